@@ -1,0 +1,1 @@
+"""The nouns, as frozen types: Principal, Namespace, Environment. Pure."""

@@ -1,0 +1,1 @@
+"""Token → Principal. Nothing else decides who somebody is."""

@@ -1,0 +1,1 @@
+"""Redis and PostgreSQL, ours or somebody's; the only room that speaks Lua and SQL."""

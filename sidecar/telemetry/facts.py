@@ -1,0 +1,148 @@
+"""What can happen that an operator wants to hear of: frozen facts.
+
+A room states a fact through the `Report` that it was handed. Fields that end up as metric labels are words from a fixed,
+small set (an error code, a gateway id, a method of the policy table), never an id, a key or anything a client wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Base of all facts. `connection_id`, where a fact has one, ties the lines of one socket together."""
+
+
+Report = Callable[[Fact], None]
+"""Takes a fact and returns at once; never raises, never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOpened(Fact):
+    """A WebSocket was accepted; nobody is authenticated yet."""
+
+    connection_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRefused(Fact):
+    """An upgrade was refused: `reason` is an error's `detail_code`."""
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserConnected(Fact):
+    """The handshake is over: the client has its `hello-ok`. `seconds` since the socket was accepted."""
+
+    connection_id: str
+    user_id: str
+    agent_id: str
+    gateway_id: str
+    client: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SocketClosed(Fact):
+    """`reason` is a word: `client`, `gateway`, `expired`, `slow`, `drain`, or an error's `detail_code`."""
+
+    connection_id: str
+    user_id: str
+    code: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Denied(Fact):
+    """Audit: a caller was refused something. `method` is one of the policy table, or `unknown`."""
+
+    connection_id: str
+    user_id: str
+    method: str
+    code: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRejected(Fact):
+    """Audit: a credential was refused. `issuer` is a configured name or empty; `reason` a fixed word."""
+
+    connection_id: str
+    issuer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventDropped(Fact):
+    """An event of the gateway did not pass: `reason` is `foreign`, `unlisted` or `unreadable`."""
+
+    event: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FramesRelayed(Fact):
+    """One batch went through. `direction` is `up` (to the gateway) or `down`."""
+
+    direction: str
+    frames: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunAdmitted(Fact):
+    connection_id: str
+    user_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFetched(Fact):
+    """An issuer's JWKS was asked for. `outcome`: `ok` or `failed`; `keys` usable ones now kept."""
+
+    issuer: str
+    outcome: str
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState(Fact):
+    """The sidecar's own connection to a gateway changed. `state`: `ready`, `starting`, `open`, `away`."""
+
+    gateway_id: str
+    state: str
+    version: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsWritten(Fact):
+    """One configuration write made or mended the agents of `count` users; `seconds` it took."""
+
+    gateway_id: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState(Fact):
+    """PostgreSQL or Redis: `engine` is `postgres` or `redis`, `state` is `up`, `away` or `restarted`."""
+
+    engine: str
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpected(Fact):
+    """A defect of ours: `where` names the room and `error` the exception's type, never its text."""
+
+    where: str
+    error: str
+    connection_id: str = ""
