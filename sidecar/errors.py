@@ -162,7 +162,15 @@ class Outage(SidecarError):
 
 
 class GatewayAway(Outage):
+    """Carries the reason by which real clients know a gateway that starts: they say so, wait, and come back (2026.9.6)."""
+
     detail_code = "GATEWAY_UNAVAILABLE"
+
+    def to_wire(self) -> dict[str, Any]:
+        error = super().to_wire()
+        error["details"]["reason"] = "startup-sidecars"
+        error.setdefault("retryAfterMs", 1000)
+        return error
 
 
 class GatewayOpen(Outage):

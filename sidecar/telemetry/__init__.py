@@ -1,1 +1,4 @@
-"""Facts in, log lines and metrics out. Rooms state what happened; how it is told is decided here."""
+"""Facts go in through one `report`; log lines, metrics and the audit log come out.
+
+Other rooms import `facts` only. `reporter` joins the three sinks: `logs`, `metrics`, `audit`.
+"""

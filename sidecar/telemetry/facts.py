@@ -1,7 +1,8 @@
 """What can happen that an operator wants to hear of: frozen facts.
 
-A room states a fact through the `Report` that it was handed. Fields that end up as metric labels are words from a fixed,
-small set (an error code, a gateway id, a method of the policy table), never an id, a key or anything a client wrote.
+A room states a fact through the `Report` that it was handed. Fields that end up as metric labels are words
+from a fixed, small set (an error code, a gateway id, a method of the policy table), never an id, a key or
+anything a client wrote.
 """
 
 from __future__ import annotations
@@ -146,3 +147,27 @@ class Unexpected(Fact):
     where: str
     error: str
     connection_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditWritten(Fact):
+    """`rows` of the audit log reached the database."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDropped(Fact):
+    """`rows` of the audit log are lost. `reason`: `full` (the database was away long), `refused`, `stop`."""
+
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationDoubtful(Fact):
+    """A setting works but weakens something; said once, at start."""
+
+    setting: str
+    what: str
+    mend: str

@@ -1,0 +1,1 @@
+"""What operators and orchestrators ask over HTTP: alive, ready, metrics."""

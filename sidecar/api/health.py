@@ -1,0 +1,50 @@
+"""`/healthz`: this process turns its loop. `/readyz`: a user who comes now is served, and if not, why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+PROBE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`required`: whether a failure means not ready. `probe` returns why not, or an empty string; it may raise nothing."""
+
+    name: str
+    probe: Callable[[], Awaitable[str]]
+    required: bool = True
+
+
+class Health:
+    def __init__(self, checks: Callable[[], list[Check]]) -> None:
+        self._checks = checks
+        self.draining = False
+
+    async def alive(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
+        return web.json_response({"ok": True})
+
+    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
+        """200 or 503 with `{"ready", "checks": {name: {"ok", "why"?}}}`."""
+        checks = self._checks()
+        whys = await asyncio.gather(*(self._why(check) for check in checks))
+        ready = not self.draining and all(not why for check, why in zip(checks, whys, strict=True) if check.required)
+        body: dict[str, object] = {"ready": ready, "checks": dict(map(_line, checks, whys))}
+        if self.draining:
+            body["why"] = "draining"
+        return web.json_response(body, status=200 if ready else 503)
+
+    async def _why(self, check: Check) -> str:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await check.probe()
+        except TimeoutError:
+            return f"no answer in {PROBE_SECONDS:g} s"
+
+
+def _line(check: Check, why: str) -> tuple[str, Mapping[str, object]]:
+    return check.name, {"ok": not why, **({"why": why} if why else {})}

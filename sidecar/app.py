@@ -1,0 +1,349 @@
+"""The composition root: makes every room, hands each what it needs, and ends them in the order that loses nothing.
+
+start     telemetry, secret, engines, migrations, issuers' keys, gateways, listeners
+stop      no new sockets, open ones drained, gateways, database, engines; each step bounded, each told in the log
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from sidecar.api.health import Check, Health
+from sidecar.environments.provisioning import Provisioner
+from sidecar.environments.service import EnvironmentOptions, Environments
+from sidecar.errors import EngineError, SidecarError
+from sidecar.gateways.admin import AdminConnection, State
+from sidecar.gateways.configuration import AgentOptions
+from sidecar.gateways.greeting import Upstream, greet_as_user
+from sidecar.gateways.options import GatewayOptions
+from sidecar.identity.fetch import HttpFetch
+from sidecar.identity.options import IssuerOptions
+from sidecar.identity.verifier import Verifier
+from sidecar.policy.table import Table, read_table
+from sidecar.protocol.device import Device
+from sidecar.protocol.handshake import ClientHello
+from sidecar.quota.runs import RunOptions, Runs
+from sidecar.quota.watch import watch
+from sidecar.relay.ports import Rooms
+from sidecar.relay.server import House, HouseOptions
+from sidecar.settings import Settings
+from sidecar.storage.embedded import EmbeddedEngines
+from sidecar.storage.schema import migrate
+from sidecar.storage.postgres import Database, DatabaseOptions
+from sidecar.storage.redis import RedisOptions, RedisStore
+from sidecar.telemetry.facts import EngineState, Unexpected
+from sidecar.telemetry.metrics import CONTENT_TYPE
+from sidecar.telemetry.reporter import Telemetry
+
+TABLES = Path(__file__).parent / "policy"
+
+
+class Door:
+    """One gateway: our own connection to it, its users' agents and runs, and the way in for users (`relay.ports.GatewayDoor`)."""
+
+    def __init__(
+        self, gateway: GatewayOptions, admin: AdminConnection, makers: Provisioner, runs: Runs, seal: bytes
+    ) -> None:
+        self.gateway = gateway
+        self.admin = admin
+        self.makers = makers
+        self.runs = runs
+        self._seal = seal
+        admin.listeners.on_event.append(lambda event, raw: watch(event, raw, runs))
+        admin.listeners.on_lost.append(runs.forget_live)
+
+    @property
+    def accepts_workspace(self) -> bool:
+        return self.gateway.accepts_workspace
+
+    def require(self) -> Table:
+        return self.admin.require()
+
+    async def greet(self, slug: str, hello: ClientHello) -> Upstream:
+        device = Device.derive(self._seal, self.gateway.id, slug)
+        return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed)
+
+    async def why_not_ready(self) -> str:
+        return "" if self.admin.state is State.READY else f"{self.admin.state}: {self.admin.why}"
+
+
+@dataclass(slots=True)
+class App:
+    """A running sidecar."""
+
+    url: str
+    metrics_url: str
+    house: House
+    telemetry: Telemetry
+    engines: EmbeddedEngines
+    doors: dict[str, Door]
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError and EngineError before anything listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as app:
+        print(f"openclaw-sidecar listens on {app.url}, metrics on {app.metrics_url}", flush=True)  # noqa: T201 - for people
+        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, clock: Callable[[], float] = time.time) -> AsyncIterator[App]:
+    """A sidecar that serves as long as the context lasts; leaving it drains."""
+    async with contextlib.AsyncExitStack() as stack:
+        telemetry = Telemetry(clock)
+        asyncio.get_running_loop().set_exception_handler(telemetry.on_loop_exception)
+        report_engine = _engine_reporter(telemetry)
+        storage = settings.storage
+        seal = load_seal(storage.data_dir, storage.secret.get_secret_value())
+        engines = await stack.enter_async_context(
+            EmbeddedEngines(
+                storage.data_dir,
+                report_engine,
+                postgres=not storage.database_url.get_secret_value(),
+                redis=not storage.redis_url.get_secret_value(),
+            )
+        )
+        database_url = storage.database_url.get_secret_value() or engines.database_url
+        await migrate(database_url)
+        database = await stack.enter_async_context(Database(DatabaseOptions(database_url), report_engine))
+        redis_url = storage.redis_url.get_secret_value() or engines.redis_url
+        redis = await stack.enter_async_context(RedisStore(RedisOptions(redis_url), report_engine))
+        telemetry.start(database)
+        stack.push_async_callback(telemetry.stop)
+        verifier = await _verifier(settings, clock, telemetry, stack)
+        doors = {
+            row.id: await _door(settings, row_options, redis, telemetry, seal, clock, stack)
+            for row, row_options in zip(settings.gateways, _gateways(settings), strict=True)
+        }
+        environments = _environments(settings, database, doors, clock)
+        rooms = Rooms(verifier.verify, environments.namespace, environments.ready, doors.__getitem__)
+        house = House(rooms, _house_options(settings), telemetry.report, clock)
+        health = Health(lambda: _checks(database, redis, verifier, doors))
+        url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health))
+        metrics_url = await _listen(
+            stack, settings.server.host, settings.server.metrics_port, _metrics_routes(telemetry)
+        )
+        try:
+            yield App(url, metrics_url, house, telemetry, engines, doors)
+        finally:
+            health.draining = True
+            await house.drain()
+
+
+def load_seal(data_dir: Path, secret: str) -> bytes:
+    """`storage.secret`, or one made once and kept 0600 in the data folder. Raises EngineError."""
+    if secret:
+        return secret.encode()
+    path = data_dir / "secret"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(path.with_suffix(".new"), path)
+        path.with_suffix(".new").unlink(missing_ok=True)
+        kept = path.read_bytes().strip()
+    except OSError as error:
+        raise EngineError(f"storage.secret cannot be kept in {path}: {error.strerror}; set storage.secret") from None
+    if len(kept) < 32:
+        raise EngineError(f"{path} holds no secret of 32 bytes; restore it, since users' devices derive from it")
+    return kept
+
+
+def _engine_reporter(telemetry: Telemetry) -> Callable[[str, str, str], None]:
+    return lambda engine, state, why: telemetry.report(EngineState(engine, state, why))
+
+
+async def _verifier(
+    settings: Settings, clock: Callable[[], float], telemetry: Telemetry, stack: contextlib.AsyncExitStack
+) -> Verifier:
+    fetch = HttpFetch()
+    stack.push_async_callback(fetch.aclose)
+    issuers = [
+        IssuerOptions(
+            name=row.name,
+            issuer=row.issuer,
+            audience=row.audience,
+            jwks_url=row.jwks_url,
+            algorithms=row.algorithms,
+            user_claim=row.user_claim,
+            roles_claim=row.roles_claim,
+            leeway_seconds=row.leeway_seconds,
+            readable_ids=row.readable_ids,
+        )
+        for row in settings.identity.issuers
+    ]
+    verifier = Verifier(issuers, fetch, clock, telemetry.report)
+    stack.push_async_callback(verifier.aclose)
+    await verifier.warm()
+    return verifier
+
+
+def _gateways(settings: Settings) -> list[GatewayOptions]:
+    return [
+        GatewayOptions(
+            id=row.id,
+            url=row.url,
+            auth=row.auth,
+            user_header=row.user_header,
+            password=row.password.get_secret_value(),
+            admin_user=row.admin_user,
+            token=row.token.get_secret_value(),
+            public_origin=settings.server.public_url,
+            accepts_workspace=row.accepts_workspace,
+            allow_open_gateway=row.allow_open_gateway,
+        )
+        for row in settings.gateways
+    ]
+
+
+async def _door(
+    settings: Settings,
+    gateway: GatewayOptions,
+    redis: RedisStore,
+    telemetry: Telemetry,
+    seal: bytes,
+    clock: Callable[[], float],
+    stack: contextlib.AsyncExitStack,
+) -> Door:
+    tables = [read_table(path.read_bytes()) for path in sorted(TABLES.glob("gateway-*.toml"))]
+    admin = AdminConnection(gateway, tables, telemetry.report, lambda error: _unexpected(telemetry, "gateways", error))
+    options = AgentOptions(settings.environments.tools_allow, settings.environments.model_allow)
+    makers = Provisioner(admin, redis, options, telemetry.report, owner=secrets.token_hex(8))
+    runs = Runs(gateway.id, redis, RunOptions(settings.quota.concurrent_runs), seal, clock)
+    for work in (admin.run, makers.run, runs.run):
+        await _kept(stack, work, telemetry)
+    return Door(gateway, admin, makers, runs, seal)
+
+
+async def _kept(stack: contextlib.AsyncExitStack, work: Callable[[], Awaitable[None]], telemetry: Telemetry) -> None:
+    """A task that lasts until the stack unwinds. A defect in it is told, and it begins again."""
+
+    async def keep() -> None:
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - a task that ended would be a sidecar that looks alive
+                _unexpected(telemetry, "app", error)
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(keep())
+
+    async def end() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+def _unexpected(telemetry: Telemetry, where: str, error: Exception) -> None:
+    telemetry.report(Unexpected(where, type(error).__name__))
+
+
+def _environments(
+    settings: Settings, database: Database, doors: dict[str, Door], clock: Callable[[], float]
+) -> Environments:
+    wanted = settings.environments
+    local = Path(wanted.local_root or wanted.root)
+    options = EnvironmentOptions(
+        root=wanted.root,
+        local_root=local if wanted.local_root or (local.is_dir() and os.access(local, os.W_OK)) else None,
+        readable_issuer=next((row.name for row in settings.identity.issuers if row.readable_ids), ""),
+    )
+    makers = {gateway_id: door.makers for gateway_id, door in doors.items()}
+    return Environments(
+        database,
+        makers,
+        lambda: [gateway_id for gateway_id, door in doors.items() if door.admin.state is State.READY],
+        options,
+        clock,
+    )
+
+
+def _house_options(settings: Settings) -> HouseOptions:
+    server = settings.server
+    return HouseOptions(
+        origins=server.origins,
+        trusted_proxies=server.trusted_proxies,
+        max_connections=server.max_connections,
+        max_connections_per_user=server.max_connections_per_user,
+        max_unauthenticated_per_address=server.max_unauthenticated_per_address,
+        drain_seconds=server.drain_seconds,
+        slow_client_seconds=server.slow_client_seconds,
+    )
+
+
+def _checks(database: Database, redis: RedisStore, verifier: Verifier, doors: dict[str, Door]) -> list[Check]:
+    async def issuers() -> str:
+        return "" if verifier.ready() else "no issuer's keys are known"
+
+    async def any_gateway() -> str:
+        whys = [await door.why_not_ready() for door in doors.values()]
+        return "" if "" in whys else "; ".join(whys)
+
+    return [
+        Check("postgres", lambda: _answers(database.ping)),
+        Check("redis", lambda: _answers(redis.ping)),
+        Check("issuers", issuers),
+        Check("gateways", any_gateway),
+        *(Check(f"gateway:{gateway_id}", door.why_not_ready, required=False) for gateway_id, door in doors.items()),
+    ]
+
+
+async def _answers(ping: Callable[[], Awaitable[None]]) -> str:
+    try:
+        await ping()
+    except SidecarError as error:
+        return error.message
+    return ""
+
+
+def _routes(house: House, health: Health) -> list[web.RouteDef]:
+    return [
+        web.get("/", house.accept),
+        web.get("/ws", house.accept),
+        web.get("/healthz", health.alive),
+        web.get("/readyz", health.ready),
+    ]
+
+
+def _metrics_routes(telemetry: Telemetry) -> list[web.RouteDef]:
+    async def metrics(request: web.Request) -> web.Response:  # noqa: ARG001 - an aiohttp handler
+        return web.Response(body=telemetry.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    return [web.get("/metrics", metrics)]
+
+
+async def _listen(stack: contextlib.AsyncExitStack, host: str, port: int, routes: list[web.RouteDef]) -> str:
+    """Listen until the stack unwinds; the URL. Raises EngineError where the address is taken."""
+    application = web.Application()
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise EngineError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port in [server]"
+        ) from None
+    bound = runner.addresses[0][1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"

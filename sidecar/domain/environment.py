@@ -1,0 +1,49 @@
+"""What one user has: their place on a gateway, as stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One row per user; all times are aware, in UTC."""
+
+    user_id: str
+    """The owner: `Principal.user_id`."""
+
+    gateway_id: str
+    """The configured gateway that holds the user's transcripts; they stay there."""
+
+    agent_id: str
+    """The user's agent, unique on its gateway."""
+
+    workspace_dir: str
+    """As the gateway sees it."""
+
+    profile_name: str
+    """Of the user's credentials at the gateway."""
+
+    auth_profile_id: str
+    """What patched gateways take in `chat.send`."""
+
+    created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime
+
+    has_sandbox: bool = False
+    """A sandbox exists."""
+
+    sandbox_enabled: bool = False
+    """The user's tools shall run in one."""
+
+    quota_tokens_per_day: int | None = None
+    """None: the configured default; 0: nothing."""
+
+    quota_cost_per_month: Decimal | None = None
+    """USD. None: the configured default; 0: nothing."""
+
+    provisioned_at: datetime | None = None
+    """When the agent was last written into the gateway's configuration; None: not yet."""

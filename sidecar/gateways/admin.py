@@ -1,0 +1,174 @@
+"""The sidecar's own connection to one gateway: kept up, and asked before anything is promised to a user.
+
+    away ──dial──► starting ──hello, config.get──► ready        every user may come
+      ▲                                   └──────► open         session tools are open: users are refused
+      └──────────── lost ◄────────────────────────────┘         back-off, then again
+
+It sees the `chat` and `agent` events of every session, whoever is connected, and hands them to whoever listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.errors import GatewayAway, GatewayOpen, SidecarError
+from sidecar.gateways.configuration import open_settings
+from sidecar.gateways.greeting import Failed, greet_as_admin
+from sidecar.gateways.options import ADMIN_SCOPES, GatewayOptions
+from sidecar.gateways.rpc import Rpc
+from sidecar.policy.table import Table
+from sidecar.protocol import frames
+from sidecar.telemetry.facts import GatewayState, Report
+
+BACKOFF_SECONDS = (0.25, 10.0)
+
+
+class State(enum.StrEnum):
+    AWAY = "away"
+    STARTING = "starting"
+    OPEN = "open"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One look at a gateway's configuration."""
+
+    hash: str
+    """What `config.patch` wants as `baseHash`."""
+
+    source: Mapping[str, Any]
+    """As written in the file; what is compared and patched."""
+
+    effective: Mapping[str, Any]
+    """With the gateway's defaults; what is obeyed."""
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Called in the event loop; may neither block nor raise."""
+
+    on_event: list[Callable[[frames.Event, bytes], None]] = field(default_factory=list)
+    on_configuration_changed: list[Callable[[], None]] = field(default_factory=list)
+    on_lost: list[Callable[[], None]] = field(default_factory=list)
+
+
+class AdminConnection:
+    """`run()` in a task of the caller's; everything else may be called at any time."""
+
+    def __init__(self, gateway: GatewayOptions, tables: Sequence[Table], report: Report, failed: Failed) -> None:
+        self.gateway = gateway
+        self.listeners = Listeners()
+        self.state = State.AWAY
+        self.version = ""
+        self.why = "not connected yet"
+        self.table: Table | None = None
+        self._tables = tables
+        self._report = report
+        self.failed = failed
+        self._rpc: Rpc | None = None
+        self._recheck = asyncio.Event()
+
+    def require(self) -> Table:
+        """The policy table in force. Raises GatewayAway or GatewayOpen where users cannot be served."""
+        if self.state is State.READY and self.table is not None:
+            return self.table
+        if self.state is State.OPEN:
+            raise GatewayOpen(f"this gateway is not safe for several people yet: {self.why}")
+        raise GatewayAway("the gateway is starting", retry_after_ms=1000)
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> Any:
+        """As `Rpc.request`."""
+        if self._rpc is None:
+            raise GatewayAway("the connection to the gateway is lost")
+        return await self._rpc.request(method, params)
+
+    async def configuration(self) -> Configuration:
+        """Ask for the configuration. Raises GatewayAway."""
+        answer = await self.request("config.get", {})
+        if not isinstance(answer, dict) or not isinstance(answer.get("hash"), str):
+            raise GatewayAway("the gateway's configuration has no readable form")
+        effective = answer.get("config")
+        source = answer.get("sourceConfig", effective)
+        if not isinstance(effective, dict) or not isinstance(source, dict):
+            raise GatewayAway("the gateway's configuration has no readable form")
+        return Configuration(answer["hash"], source, effective)
+
+    async def run(self) -> None:
+        """Keep the connection until cancelled."""
+        wait = BACKOFF_SECONDS[0]
+        try:
+            while True:
+                lasted = await self._once()
+                wait = BACKOFF_SECONDS[0] if lasted else min(wait * 2, BACKOFF_SECONDS[1])
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        finally:
+            if self._rpc is not None:
+                self._rpc.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(2):
+                        await self._rpc.wait_closed()
+
+    async def _once(self) -> bool:
+        """One connection, from dialling to its end. True where it came past hello."""
+        try:
+            upstream = await greet_as_admin(self.gateway, ADMIN_SCOPES, self.failed)
+        except SidecarError as error:
+            self._is(State.STARTING if error.retry_after_ms is not None else State.AWAY, error.message)
+            return False
+        server = upstream.hello.get("server")
+        self.version = str(server.get("version", "")) if isinstance(server, dict) else ""
+        self.table = next((table for table in self._tables if table.covers(self.version)), None)
+        self._rpc = rpc = Rpc(upstream, self._event)
+        self._recheck.set()
+        checker = asyncio.create_task(self._check())
+        try:
+            await rpc.wait_closed()
+        finally:
+            checker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await checker
+        self._rpc = None
+        self._is(State.AWAY, "the connection was lost")
+        for lost in self.listeners.on_lost:
+            lost()
+        return True
+
+    async def _check(self) -> None:
+        while True:
+            await self._recheck.wait()
+            self._recheck.clear()
+            try:
+                state, why = self._judge((await self.configuration()).effective)
+            except GatewayAway as error:
+                state, why = State.AWAY, error.message
+                asyncio.get_running_loop().call_later(1.0, self._recheck.set)
+            self._is(state, why)
+
+    def _judge(self, config: Mapping[str, Any]) -> tuple[State, str]:
+        if self.table is None:
+            return State.AWAY, f"no policy table covers gateway version {self.version or '?'}; use one that is covered"
+        wrong = [] if self.gateway.allow_open_gateway else open_settings(config)
+        return (State.OPEN, " and ".join(wrong)) if wrong else (State.READY, "")
+
+    def _is(self, state: State, why: str) -> None:
+        if (state, why) != (self.state, self.why):
+            self.state, self.why = state, why
+            self._report(GatewayState(self.gateway.id, state.value, self.version, why))
+
+    def _event(self, raw: bytes) -> None:
+        event = frames.read_event(raw)
+        if event is None:
+            return
+        if event.name == "config.changed":
+            self._recheck.set()
+            for changed in self.listeners.on_configuration_changed:
+                changed()
+        for heard in self.listeners.on_event:
+            heard(event, raw)

@@ -1,0 +1,45 @@
+"""An event of the gateway → pass it, drop it, or say it again with only the user's part."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from sidecar.domain.namespace import Namespace
+from sidecar.policy.table import Passage, Table
+from sidecar.protocol.frames import Event
+from sidecar.protocol.handshake import own_health
+
+
+class Verdict(enum.Enum):
+    PASS = "pass"  # noqa: S105 - a word, no password
+    REWRITE = "rewrite"
+    FOREIGN = "foreign"
+    UNLISTED = "unlisted"
+
+
+def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
+    """What happens to `event` on a connection of `namespace`.
+
+    `own` passes only where the event itself says whose it is, and every scope that it names is the caller's.
+    """
+    passage = table.events.get(event.name)
+    if passage is None:
+        return Verdict.UNLISTED
+    if passage is Passage.PASS:
+        return Verdict.PASS
+    if passage is Passage.HEALTH:
+        return Verdict.REWRITE
+    key, agent_id = event.session_key, event.agent_id
+    if key is None and agent_id is None:
+        return Verdict.FOREIGN
+    if key is not None and not namespace.owns(key):
+        return Verdict.FOREIGN
+    if agent_id is not None and not namespace.owns_agent(agent_id):
+        return Verdict.FOREIGN
+    return Verdict.PASS
+
+
+def rewrite(payload: Any, namespace: Namespace) -> Any:
+    """The payload of an event whose verdict is REWRITE (`health`), as this user may see it."""
+    return own_health(payload if isinstance(payload, dict) else {}, namespace)

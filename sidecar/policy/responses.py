@@ -1,0 +1,108 @@
+"""Filters for the payload of a response: structure in, the user's own part of it out, and nothing of a shape unknown.
+
+Shapes as gateway 2026.9.6 and 2026.8.2 answered them to a user's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sidecar.domain.namespace import Namespace
+from sidecar.protocol.handshake import own_health
+
+Filter = Callable[[Any, Namespace], Any]
+
+HOST_FIELDS = frozenset(
+    {
+        "agentDir",
+        "cwd",
+        "path",
+        "repoRoot",
+        "root",
+        "senderProfileAvatarUrl",
+        "sessionFile",
+        "sessionRoot",
+        "sqlitePath",
+        "stateDir",
+        "storePath",
+        "workspace",
+        "workspaceDir",
+    }
+)
+"""Members that name places on the gateway's host, or its other HTTP surface."""
+
+
+def session_rows(payload: Any, namespace: Namespace) -> Any:
+    """`sessions.list`: the own rows; counts are counts of them; no paths, no list of other owners."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("sessions"), list):
+        return {"sessions": [], "count": 0, "totalCount": 0}
+    own = [without_places(row) for row in payload["sessions"] if _is_own_row(row, namespace)]
+    kept = {
+        name: payload[name] for name in ("ts", "limitApplied", "nextOffset", "hasMore", "defaults") if name in payload
+    }
+    foreign = len(payload["sessions"]) - len(own)
+    total = payload.get("totalCount")
+    kept["totalCount"] = max(len(own), total - foreign) if isinstance(total, int) else len(own)
+    return {**kept, "count": len(own), "sessions": own}
+
+
+def _is_own_row(row: Any, namespace: Namespace) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("key"), str) and namespace.owns(row["key"])
+
+
+def own_session(payload: Any, namespace: Namespace) -> Any:
+    """A payload about one session of the caller: passes without places, if every key and agent at its top is the caller's."""
+    if not isinstance(payload, dict):
+        return None
+    session = payload.get("session")
+    for holder in (payload, session if isinstance(session, dict) else {}):
+        for name in ("key", "sessionKey"):
+            if isinstance(holder.get(name), str) and not namespace.owns(holder[name]):
+                return {"session": None}
+        if isinstance(holder.get("agentId"), str) and not namespace.owns_agent(holder["agentId"]):
+            return {"session": None}
+    return without_places(payload)
+
+
+def own_agent(payload: Any, namespace: Namespace) -> Any:
+    """`agents.list`: a gateway with one agent, the caller's."""
+    agents = payload.get("agents") if isinstance(payload, dict) else None
+    rows = agents if isinstance(agents, list) else []
+    own = [row for row in rows if isinstance(row, dict) and row.get("id") == namespace.agent_id]
+    return {
+        "defaultId": namespace.agent_id,
+        "mainKey": "main",
+        "scope": "per-sender",
+        "agents": [without_places(row) for row in own] or [{"id": namespace.agent_id}],
+    }
+
+
+def health(payload: Any, namespace: Namespace) -> Any:
+    return own_health(payload if isinstance(payload, Mapping) else {}, namespace)
+
+
+def no_places(payload: Any, namespace: Namespace) -> Any:  # noqa: ARG001 - one signature for all filters
+    return without_places(payload)
+
+
+def without_places(value: Any) -> Any:
+    """A copy without the members that name places on the host. What a session said (`content`) is the user's and stays whole."""
+    if isinstance(value, dict):
+        return {
+            name: member if name in _SAID else without_places(member)
+            for name, member in value.items()
+            if name not in HOST_FIELDS
+        }
+    return [without_places(member) for member in value] if isinstance(value, list) else value
+
+
+_SAID = frozenset({"content", "text", "message", "arguments"})
+
+FILTERS: Mapping[str, Filter] = {
+    "session-rows": session_rows,
+    "own-session": own_session,
+    "own-agent": own_agent,
+    "health": health,
+    "no-places": no_places,
+}

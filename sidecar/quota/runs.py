@@ -1,0 +1,155 @@
+"""Runs: claimed for their user before they start, counted while they live.
+
+A run id is gateway-wide and chosen by the client: the id of somebody's run names that run to everybody (gateway 2026.9.6). So
+an id belongs to the user who claimed it first, in one atomic step and before the request is sent on, or to the user whose agent
+the gateway says runs it; a request, or its own echo, makes no owner. Redis decides, so that every replica says the same; while
+it is away nothing starts (closed by default), and what runs goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
+
+CLAIM_MS = 24 * 3600 * 1000
+"""How long an id stays its user's: longer than a gateway remembers a run."""
+
+LIVE_MS = 180_000
+"""A run that nobody hears of any more stops counting after this; heard of, it is renewed."""
+
+
+class Admission(Protocol):
+    @property
+    def admitted(self) -> bool: ...
+
+
+class RunStore(Protocol):
+    """What Redis does for this room; `owner` is the user's slug. All raise StorageAway."""
+
+    async def claim_run(self, gateway_id: str, run_id: str, user_id: str, ttl_ms: int) -> bool: ...
+
+    async def owner_is(self, gateway_id: str, run_id: str, user_id: str) -> bool: ...
+
+    async def admit_run(
+        self, user_id: str, gateway_id: str, run_id: str, limit: int, ttl_ms: int, now_ms: int
+    ) -> Admission: ...
+
+    async def release_run(self, user_id: str, gateway_id: str, run_id: str) -> None: ...
+
+    async def renew_runs(
+        self, user_id: str, gateway_id: str, run_ids: Iterable[str], ttl_ms: int, now_ms: int
+    ) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    concurrent_runs: int = 3
+    """Per user, over all replicas; 0: any number."""
+
+
+class Runs:
+    """One gateway's runs. `slug` stands for the user: on a gateway, an agent's id says as much as a user id."""
+
+    def __init__(
+        self, gateway_id: str, store: RunStore, options: RunOptions, secret: bytes, clock: Callable[[], float]
+    ) -> None:
+        self.gateway_id = gateway_id
+        self._store = store
+        self._options = options
+        self._secret = secret
+        self._clock = clock
+        self._live: dict[str, str] = {}
+        """Runs heard of and not ended: run id → slug."""
+
+        self._heard: asyncio.Queue[tuple[bool, str, str]] = asyncio.Queue()
+        """What is still to be told to Redis: (ended?, slug, run id)."""
+
+    async def claim(self, slug: str, run_id: str) -> str:
+        """The id to use upstream: `run_id` where it is free or the user's own, else one that only this user's `run_id` maps to.
+
+        So nobody can take another's id away, learn that it exists, or reach the run behind it. Raises StorageAway.
+        """
+        if self._live.get(run_id, slug) == slug and await self._store.claim_run(
+            self.gateway_id, run_id, slug, CLAIM_MS
+        ):
+            return run_id
+        mapped = hmac.digest(self._secret, f"openclaw-sidecar/run/v1\0{slug}\0{run_id}".encode(), "sha256").hex()[:48]
+        if await self._store.claim_run(self.gateway_id, mapped, slug, CLAIM_MS):
+            return mapped
+        raise ForeignKey("that run is not yours")
+
+    async def require_own(self, slug: str, run_id: str) -> None:
+        """Raises ForeignKey where the run is not the user's, or nobody's; StorageAway."""
+        if self._live.get(run_id) == slug or await self._store.owner_is(self.gateway_id, run_id, slug):
+            return
+        raise ForeignKey("that run is not yours")
+
+    async def admit(self, slug: str, run_id: str) -> None:
+        """Count the run in. Raises TooManyRuns, StorageAway."""
+        limit = self._options.concurrent_runs
+        admission = await self._store.admit_run(slug, self.gateway_id, run_id, limit, LIVE_MS, self._now_ms())
+        if not admission.admitted:
+            raise TooManyRuns(
+                f"{limit} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
+                details={"limit": limit},
+            )
+
+    def started(self, slug: str, run_id: str) -> None:
+        """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
+        if run_id not in self._live:
+            self._live[run_id] = slug
+            self._heard.put_nowait((False, slug, run_id))
+
+    def ended(self, slug: str, run_id: str) -> None:
+        """The gateway says that a run ended; taken off the count by `run()`."""
+        self._live.pop(run_id, None)
+        self._heard.put_nowait((True, slug, run_id))
+
+    def forget_live(self) -> None:
+        """The gateway is lost: what still runs there will be heard of again, the rest ends by itself."""
+        self._live.clear()
+
+    async def run(self) -> None:
+        """Tell Redis what was heard, and keep living runs on the count, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(LIVE_MS / 3000):
+                    ended, slug, run_id = await self._heard.get()
+            except TimeoutError:
+                await self._renew()
+                continue
+            with contextlib.suppress(StorageAway):
+                if ended:
+                    await self._store.release_run(slug, self.gateway_id, run_id)
+                else:
+                    await self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
+
+    async def _renew(self) -> None:
+        by_slug: dict[str, list[str]] = {}
+        for run_id, slug in self._live.items():
+            by_slug.setdefault(slug, []).append(run_id)
+        for slug, run_ids in by_slug.items():
+            try:
+                await self._store.renew_runs(slug, self.gateway_id, run_ids, LIVE_MS, self._now_ms())
+            except StorageAway:
+                return
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def is_slug_of_user(agent_id: str) -> bool:
+    """Only users' agents count; the operator's own are nobody's quota."""
+    return agent_id.startswith("u-")
+
+
+def new_run_id(random_bytes: Callable[[int], bytes]) -> str:
+    """An id for a run whose client named none."""
+    return "run-" + hashlib.sha256(random_bytes(32)).hexdigest()[:32]

@@ -1,0 +1,340 @@
+"""THE way of a frame, in both directions, once the handshake is over.
+
+    client ─► ClientLeg ─► queue ─► forward: decode ─► policy ─► claim, admit ─► gateway
+    client ◄── one write per read ◄── GatewayLeg: whose is it? ◄── gateway
+
+Decisions are pure functions of `policy` and `protocol`; here they are obeyed. Both legs stop reading while the other cannot write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterator
+
+import orjson
+
+from sidecar.errors import MalformedFrame, Refusal, SidecarError
+from sidecar.policy import events, requests
+from sidecar.policy.events import Verdict
+from sidecar.policy.responses import FILTERS
+from sidecar.protocol import frames
+from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
+from sidecar.protocol.websocket import Message, Opcode
+from sidecar.protocol.websocket import encode as encode_frame
+from sidecar.quota.runs import new_run_id
+from sidecar.relay.scope import MAX_PENDING, Pending, Scope
+from sidecar.telemetry.facts import Denied, EventDropped, FramesRelayed, Report, RunAdmitted
+from sidecar.wire.wire import Wire
+
+QUEUE_FRAMES = 64
+QUEUE_BYTES = 4 * 1024 * 1024
+SLOW_CLIENT = "slow"
+
+
+class Connection:
+    """One client and the gateway connection that is made for it. `run()` returns the close code and a word why."""
+
+    def __init__(self, scope: Scope, client: Wire, report: Report, *, slow_client_seconds: float) -> None:
+        self.scope = scope
+        self.client = client
+        self.gateway = scope.upstream.link.wire
+        self._report = report
+        self._slow_client_seconds = slow_client_seconds
+        self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self.up = _ClientLeg(self)
+        self.down = _GatewayLeg(self)
+
+    async def run(self, waiting: list[Message]) -> tuple[int, str]:
+        """Relay until one side ends. `waiting`: what the client sent behind its `connect`."""
+        inbox = self.scope.upstream.link.inbox
+        self.client.receiver = self.up
+        self.gateway.receiver = self.down
+        forwarder = asyncio.create_task(self.up.forward())
+        forwarder.add_done_callback(self._forwarder_ended)
+        try:
+            if inbox.closed_with is not None:
+                self.end(1012, "gateway")
+            self.down.on_messages(iter(inbox.take_all()))
+            self.up.on_messages(iter(waiting))
+            return await self._ended
+        finally:
+            forwarder.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await forwarder
+            self.down.cancel_timer()
+
+    def end(self, code: int, reason: str) -> None:
+        """Begin to end, once: whoever comes first says why."""
+        if not self._ended.done():
+            self._ended.set_result((code, reason))
+
+    def denied(self, method: str, error: SidecarError, request_id: str) -> None:
+        known = method if self.scope.table.passes_method(method) else "unknown"
+        self._report(
+            Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
+        )
+
+    def report(self, fact: FramesRelayed | EventDropped | RunAdmitted) -> None:
+        self._report(fact)
+
+    def pause_gateway(self, paused: bool) -> None:
+        """The client cannot take more: its gateway connection waits, for so long."""
+        if paused:
+            self.gateway.pause()
+            self.down.start_timer(self._slow_client_seconds)
+        else:
+            self.down.cancel_timer()
+            self.gateway.resume()
+
+    def _forwarder_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.end(1011, type(task.exception()).__name__)
+
+
+class _ClientLeg:
+    """What the client writes. Frames wait in a bounded queue, since a claim may have to be awaited, and keep their order."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._ready = asyncio.Event()
+        self._paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def on_messages(self, messages: Iterator[Message]) -> None:
+        for message in messages:
+            raw = message.payload
+            self._queue.append(raw)
+            self._queued_bytes += len(raw)
+        if not self._paused and (len(self._queue) > QUEUE_FRAMES or self._queued_bytes > QUEUE_BYTES):
+            self._paused = True
+            self._connection.client.pause()
+        self._ready.set()
+
+    def on_writable(self, writable: bool) -> None:
+        self._connection.pause_gateway(not writable)
+
+    def on_closed(self, code: int) -> None:
+        self._connection.end(code, "client")
+
+    def gateway_writable(self, writable: bool) -> None:
+        self._writable.set() if writable else self._writable.clear()
+
+    async def forward(self) -> None:
+        """One frame after the other, until cancelled."""
+        while True:
+            while not self._queue:
+                self._ready.clear()
+                await self._ready.wait()
+            raw = self._queue.popleft()
+            await self._one(raw)
+            self._queued_bytes -= len(raw)
+            if self._paused and len(self._queue) <= QUEUE_FRAMES // 2 and self._queued_bytes <= QUEUE_BYTES // 2:
+                self._paused = False
+                self._connection.client.resume()
+
+    async def _one(self, raw: bytes) -> None:
+        connection = self._connection
+        try:
+            request = decode(raw)
+        except AnswerableFrame as error:
+            connection.denied("unknown", error, error.request_id)
+            connection.client.send(frames.refusal(error.request_id, error))
+            return
+        except MalformedFrame as error:
+            connection.denied("unknown", error, "")
+            connection.client.close(error.close_code, error.message)
+            connection.end(error.close_code, error.detail_code)
+            return
+        try:
+            sent = await self._decided(request)
+        except SidecarError as error:
+            if isinstance(error, Refusal):
+                connection.denied(request.method, error, request.id)
+            connection.client.send(frames.refusal(request.id, error))
+            return
+        if sent is not None:
+            await self._writable.wait()
+            connection.gateway.send(sent)
+            connection.report(FramesRelayed("up", 1, len(sent)))
+
+    async def _decided(self, request: Request) -> bytes | None:
+        """The bytes to send upstream; None where it was answered here. Raises SidecarError."""
+        scope = self._connection.scope
+        if request.id in scope.pending:
+            raise MalformedFrame("a request with this id is still being answered")
+        if len(scope.pending) >= MAX_PENDING:
+            raise MalformedFrame(f"at most {MAX_PENDING} requests may wait for their answer")
+        decision = requests.decide(
+            request.method,
+            request.params,
+            scope.namespace,
+            scope.table,
+            new_id=lambda: new_run_id(os.urandom),
+            patched=scope.patched,
+        )
+        if isinstance(decision, requests.Answer):
+            self._connection.client.send(frames.response(request.id, decision.payload))
+            return None
+        params, changed = decision.params, decision.changed
+        if decision.own_run is not None:
+            upstream_run = self._upstream_run(decision.own_run)
+            await scope.runs.require_own(scope.namespace.slug, upstream_run)
+            if upstream_run != decision.own_run:
+                params, changed = {**params, decision.own_run_param: upstream_run}, True
+        new_run = ""
+        if decision.new_run is not None:
+            new_run = await self._admitted(decision.new_run)
+            if new_run != decision.new_run:
+                params, changed = {**params, decision.new_run_param: new_run}, True
+        scope.pending[request.id] = Pending(decision.row, new_run)
+        return encode(request.id, request.method, params) if changed else request.raw
+
+    async def _admitted(self, wanted: str) -> str:
+        """Claim the run's id and count the run in; the id to use upstream."""
+        scope = self._connection.scope
+        scope.still_open()
+        slug = scope.namespace.slug
+        run_id = await scope.runs.claim(slug, wanted)
+        await scope.runs.admit(slug, run_id)
+        if run_id != wanted:
+            scope.alias(run_id, wanted)
+        self._connection.report(RunAdmitted(scope.connection_id, scope.principal.user_id, run_id))
+        return run_id
+
+    def _upstream_run(self, run_id: str) -> str:
+        return next((ours for ours, theirs in self._connection.scope.aliases.items() if theirs == run_id), run_id)
+
+
+class _GatewayLeg:
+    """What the gateway writes: judged frame by frame, sent on by one write per read; what passes unchanged is one slice."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._timer: asyncio.TimerHandle | None = None
+
+    def on_messages(self, messages: Iterator[Message]) -> None:
+        batch = _Batch()
+        for message in messages:
+            raw = message.payload
+            sent = self._event(raw) if frames.is_event(raw) else self._response(raw)
+            if sent is raw:
+                batch.same(message)
+            elif sent is not None:
+                batch.other(encode_frame(Opcode.TEXT, sent))
+        if batch.frames:
+            data = batch.bytes()
+            self._connection.client.write(data)
+            self._connection.report(FramesRelayed("down", batch.frames, len(data)))
+
+    def on_writable(self, writable: bool) -> None:
+        self._connection.up.gateway_writable(writable)
+
+    def on_closed(self, code: int) -> None:
+        self._connection.end(code if code in {1001, 1012, 1013} else 1012, "gateway")
+
+    def start_timer(self, seconds: float) -> None:
+        self.cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._connection.end, 1013, SLOW_CLIENT)
+
+    def cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _event(self, raw: bytes) -> bytes | None:
+        """`raw` itself where nothing changes, other bytes where something does, None where it is dropped."""
+        scope = self._connection.scope
+        event = frames.read_event(raw)
+        verdict = events.judge(event, scope.namespace, scope.table) if event else Verdict.UNLISTED
+        if event is None or verdict in {Verdict.FOREIGN, Verdict.UNLISTED}:
+            if frames.sequence(raw) is not None:
+                scope.behind += 1
+            known = event.name if event and scope.table.passes_event(event.name) else "unlisted"
+            self._connection.report(EventDropped(known, verdict.value))
+            return None
+        if verdict is Verdict.REWRITE:
+            raw = self._rewritten(raw)
+        return self._with_own_ids(frames.resequence(raw, scope.behind))
+
+    def _rewritten(self, raw: bytes) -> bytes:
+        frame = frames.parse(raw) or {}
+        rewritten = events.rewrite(frame.get("payload"), self._connection.scope.namespace)
+        return orjson.dumps({**frame, "payload": rewritten})
+
+    def _response(self, raw: bytes) -> bytes | None:
+        scope = self._connection.scope
+        request_id = frames.response_id(raw)
+        pending = scope.pending.get(request_id) if request_id is not None else None
+        if request_id is None or pending is None:
+            return None
+        if pending.row.response == "pass" and not pending.new_run:
+            del scope.pending[request_id]
+            return self._with_own_ids(raw)
+        frame = frames.parse(raw)
+        if frame is None:
+            del scope.pending[request_id]
+            return None
+        self._settle(request_id, pending, frame)
+        if frame.get("ok") is not True or pending.row.response == "pass":
+            return self._with_own_ids(raw)
+        payload = FILTERS[pending.row.response](frame.get("payload"), scope.namespace)
+        return self._with_own_ids(frames.response(request_id, payload))
+
+    def _settle(self, request_id: str, pending: Pending, frame: dict[str, object]) -> None:
+        """Take the request off the list once its last answer is here; a run that was refused never counted."""
+        scope = self._connection.scope
+        payload = frame.get("payload")
+        accepted = pending.row.responses > 1 and isinstance(payload, dict) and payload.get("status") == "accepted"
+        if not accepted:
+            del scope.pending[request_id]
+        if frame.get("ok") is not True and pending.new_run:
+            scope.runs.ended(scope.namespace.slug, pending.new_run)
+
+    def _with_own_ids(self, raw: bytes) -> bytes:
+        """The client's own words for runs that go by an id of ours; 48 hex digits of ours cannot stand there by chance."""
+        for ours, theirs in self._connection.scope.aliases.items():
+            raw = raw.replace(ours.encode(), orjson.dumps(theirs)[1:-1])
+        return raw
+
+
+class _Batch:
+    """What one read of the gateway becomes: slices of its bytes, and frames written anew, in order."""
+
+    __slots__ = ("_buffer", "_end", "_parts", "_start", "frames")
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._parts: list[bytes] = []
+        self._buffer = b""
+        self._start = self._end = 0
+
+    def same(self, message: Message) -> None:
+        if message.frame_start < 0:
+            self.other(encode_frame(Opcode.TEXT, message.payload))
+            return
+        self.frames += 1
+        if message.buffer is not self._buffer or message.frame_start != self._end:
+            self._cut()
+            self._buffer, self._start = message.buffer, message.frame_start
+        self._end = message.end
+
+    def other(self, frame: bytes) -> None:
+        self.frames += 1
+        self._cut()
+        self._parts.append(frame)
+
+    def bytes(self) -> bytes:
+        self._cut()
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def _cut(self) -> None:
+        if self._end > self._start:
+            whole = self._start == 0 and self._end == len(self._buffer)
+            self._parts.append(self._buffer if whole else self._buffer[self._start : self._end])
+        self._buffer, self._start, self._end = b"", 0, 0

@@ -1,0 +1,104 @@
+"""From an accepted socket to `hello-ok`.
+
+A stranger costs one socket: no connection to a gateway exists before the token is verified.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.domain.principal import Principal
+from sidecar.errors import GatewayAway, MalformedFrame, SidecarError, TokenRefused
+from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
+from sidecar.policy.requests import Patched
+from sidecar.protocol import frames
+from sidecar.protocol.handshake import read_connect, rewrite_hello
+from sidecar.protocol.requests import Request, decode
+from sidecar.relay.ports import Rooms
+from sidecar.relay.scope import Scope
+from sidecar.wire.wire import Inbox, Wire
+
+CONNECT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """An accepted client, before anybody knows who it is."""
+
+    connection_id: str
+    wire: Wire
+    inbox: Inbox
+    credential: Credential | None
+    """What the upgrade request carried."""
+
+
+async def open_scope(
+    socket: Socket, rooms: Rooms, clock: Callable[[], float], admitted: Callable[[Principal], None]
+) -> Scope | None:
+    """Greet the client. None where it left or was refused (it has been told why, and the socket closes).
+
+    `admitted` is called once the caller is known and may raise HouseFull.
+    """
+    nonce = secrets.token_urlsafe(24)
+    socket.wire.send(frames.event("connect.challenge", {"nonce": nonce, "ts": int(clock() * 1000)}))
+    try:
+        request = decode(await socket.inbox.next(CONNECT_SECONDS))
+    except ConnectionResetError:
+        return None
+    except TimeoutError:
+        socket.wire.close(1000, "no connect")
+        return None
+    except MalformedFrame as error:
+        socket.wire.close(error.close_code, error.message)
+        return None
+    try:
+        if request.method != "connect":
+            raise MalformedFrame("the first request is connect")
+        return await _greeted(socket, request, rooms, admitted)
+    except SidecarError as error:
+        socket.wire.send(frames.refusal(request.id, error))
+        socket.wire.close(error.close_code, error.message)
+        raise
+
+
+async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Callable[[Principal], None]) -> Scope:
+    hello = read_connect(request.params)
+    try:
+        token = agreed_token(socket.credential, credential_from_connect(request.params))
+        principal = await rooms.verify(token, socket.connection_id)
+    except TokenRefused as error:
+        error.details.setdefault("recommendedNextStep", "update_auth_credentials")
+        raise
+    admitted(principal)
+    namespace = rooms.namespace(principal)
+    open_in = namespace.adopt_existing(hello.session_key) if hello.session_key else namespace.main
+    environment = await rooms.environment(principal, namespace)
+    door = rooms.door(environment.gateway_id)
+    table = door.require()
+    upstream = await door.greet(namespace.slug, hello)
+    if not socket.wire.open:
+        upstream.link.wire.close(1000)
+        raise GatewayAway("the client left during the handshake")
+    answer = rewrite_hello(
+        upstream.hello,
+        namespace,
+        open_in=open_in,
+        passes_method=table.passes_method,
+        passes_event=table.passes_event,
+        connection_id=socket.connection_id,
+    )
+    socket.wire.send(frames.response(request.id, answer))
+    return Scope(
+        connection_id=socket.connection_id,
+        principal=principal,
+        namespace=namespace,
+        gateway_id=environment.gateway_id,
+        hello=hello,
+        table=table,
+        upstream=upstream,
+        runs=door.runs,
+        still_open=door.require,
+        patched=Patched(environment.workspace_dir, environment.auth_profile_id) if door.accepts_workspace else None,
+    )

@@ -1,0 +1,57 @@
+"""What the relay needs of other rooms, as narrow as it needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sidecar.domain.environment import Environment
+from sidecar.domain.namespace import Namespace
+from sidecar.domain.principal import Principal
+from sidecar.gateways.greeting import Upstream
+from sidecar.policy.table import Table
+from sidecar.protocol.handshake import ClientHello
+
+
+class RunLedger(Protocol):
+    """Whose run is it, and may it start? All raise StorageAway; `slug` stands for the user."""
+
+    async def claim(self, slug: str, run_id: str) -> str: ...
+
+    async def require_own(self, slug: str, run_id: str) -> None: ...
+
+    async def admit(self, slug: str, run_id: str) -> None: ...
+
+    def ended(self, slug: str, run_id: str) -> None: ...
+
+
+class GatewayDoor(Protocol):
+    """One gateway, as a user's connection sees it."""
+
+    @property
+    def runs(self) -> RunLedger: ...
+
+    @property
+    def accepts_workspace(self) -> bool: ...
+
+    def require(self) -> Table:
+        """The policy in force. Raises GatewayAway, GatewayOpen."""
+
+    async def greet(self, slug: str, hello: ClientHello) -> Upstream:
+        """Connect as this user. Raises GatewayAway, ProtocolRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Handed in by `app`."""
+
+    verify: Callable[[str, str], Awaitable[Principal]]
+    """(token, connection id) → who. Raises TokenRefused, IdentityAway."""
+
+    namespace: Callable[[Principal], Namespace]
+    environment: Callable[[Principal, Namespace], Awaitable[Environment]]
+    """Made on first use. Raises Outage, SidecarError."""
+
+    door: Callable[[str], GatewayDoor]
+    """Gateway id → its door."""

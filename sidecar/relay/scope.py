@@ -1,0 +1,72 @@
+"""All that one connection knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sidecar.domain.namespace import Namespace
+from sidecar.domain.principal import Principal
+from sidecar.gateways.greeting import Upstream
+from sidecar.policy.requests import Patched
+from sidecar.policy.table import MethodRow, Table
+from sidecar.protocol.handshake import ClientHello
+from sidecar.relay.ports import RunLedger
+
+MAX_PENDING = 256
+MAX_ALIASES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request on its way, by the id that its answer will carry."""
+
+    row: MethodRow
+    new_run: str = ""
+    """The id, upstream, of the run that it starts."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """Made when the handshake is over; changes only as its fields say."""
+
+    connection_id: str
+    """Random; the client sees it as `server.connId`, logs tie lines together by it."""
+
+    principal: Principal
+    """Who. Fixed for the life of the connection, which ends when its token does."""
+
+    namespace: Namespace
+    """Where they may be."""
+
+    gateway_id: str
+    hello: ClientHello
+    """What the client said of itself."""
+
+    table: Table
+    """The policy for this gateway's version."""
+
+    upstream: Upstream
+    """The connection that is made for this client, and closed with it."""
+
+    runs: RunLedger
+    still_open: Callable[[], object]
+    """Raises GatewayAway or GatewayOpen where the gateway must not be used (any more)."""
+
+    patched: Patched | None = None
+    """The user's workspace, on a gateway that takes one."""
+
+    pending: dict[str, Pending] = field(default_factory=dict)
+    """Requests without their answer yet; bounded by `MAX_PENDING`."""
+
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Run ids of ours → the ids that the client chose, where those were another user's already."""
+
+    behind: int = 0
+    """Sequenced events dropped so far: by as much is every later `seq` lowered."""
+
+    def alias(self, ours: str, theirs: str) -> None:
+        """Remember that the client calls the run `ours` by its own word; the oldest of too many is forgotten."""
+        self.aliases[ours] = theirs
+        if len(self.aliases) > MAX_ALIASES:
+            del self.aliases[next(iter(self.aliases))]

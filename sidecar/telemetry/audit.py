@@ -1,0 +1,166 @@
+"""Facts that an auditor asks for → rows of the audit log, in batches, beside the way of the frames.
+
+Rows wait in memory while the database is away; when there are too many, the oldest go, and that is counted. A
+batch may be written twice when its answer was lost, never silently left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sidecar.errors import Outage, SidecarError
+from sidecar.telemetry.facts import (
+    AuditDropped,
+    AuditWritten,
+    Denied,
+    Fact,
+    Report,
+    TokenRejected,
+    Unexpected,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One line of the audit log. `at`: Unix seconds. `code`: an error's `detail_code`, a token's `reason`."""
+
+    at: float
+    action: str
+    connection_id: str = ""
+    user_id: str = ""
+    method: str = ""
+    code: str = ""
+    request_id: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AuditWriter(Protocol):
+    """Where rows end up."""
+
+    async def append_audit(self, rows: Sequence[AuditRow], /) -> None:
+        """Write all rows or none. Raises StorageAway while that cannot be, another SidecarError if never."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """`max_rows` wait at most; a batch fills for `gather_seconds`, an outage is given `retry_seconds`."""
+
+    max_rows: int = 10_000
+    batch_rows: int = 500
+    gather_seconds: float = 0.5
+    retry_seconds: float = 2.0
+
+
+def _denied(fact: Denied, at: float) -> AuditRow:
+    return AuditRow(at, "denied", fact.connection_id, fact.user_id, fact.method, fact.code, fact.request_id)
+
+
+def _token_rejected(fact: TokenRejected, at: float) -> AuditRow:
+    details = {"issuer": fact.issuer} if fact.issuer else {}
+    return AuditRow(at, "token_rejected", fact.connection_id, code=fact.reason, details=details)
+
+
+ROWS: Mapping[type[Fact], Callable[[Any, float], AuditRow]] = {
+    Denied: _denied,
+    TokenRejected: _token_rejected,
+}
+"""The facts that are audited, and what becomes of each."""
+
+
+class AuditTrail:
+    """A bounded queue and the one task that empties it. Rows may be added before `start` and are kept."""
+
+    def __init__(self, report: Report, clock: Callable[[], float], options: AuditOptions | None = None) -> None:
+        self._report = report
+        self._clock = clock
+        self._options = options or AuditOptions()
+        self._rows: deque[AuditRow] = deque()
+        self._lost = 0
+        self._more = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Rows that wait."""
+        return len(self._rows)
+
+    def add(self, fact: Fact) -> None:
+        """Take the fact if it is one for the audit log."""
+        make = ROWS.get(type(fact))
+        if make is not None:
+            self._rows.append(make(fact, self._clock()))
+            self._make_room()
+            self._more.set()
+
+    def start(self, writer: AuditWriter) -> None:
+        """Begin to write. Once; the task is this object's own."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(writer), name="audit")
+
+    async def stop(self, seconds: float = 5.0) -> None:
+        """Write what waits, for `seconds` at most; what is left then is counted as lost."""
+        self._stopping.set()
+        self._more.set()
+        if self._task is not None:
+            _done, late = await asyncio.wait({self._task}, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._rows:
+            self._report(AuditDropped(len(self._rows), "stop"))
+            self._rows.clear()
+
+    async def _run(self, writer: AuditWriter) -> None:
+        while True:
+            await self._more.wait()
+            await self._pause(self._options.gather_seconds)
+            written = await self._write_batch(writer)
+            self._report_lost()
+            if self._stopping.is_set() and not (written and self._rows):
+                return
+            if not written:
+                await self._pause(self._options.retry_seconds)
+            elif not self._rows:
+                self._more.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not into a stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _write_batch(self, writer: AuditWriter) -> bool:
+        """Write some rows; False if the database is away, and the rows wait on."""
+        rows = [self._rows.popleft() for _ in range(min(len(self._rows), self._options.batch_rows))]
+        try:
+            await writer.append_audit(rows)
+        except (Outage, asyncio.CancelledError) as error:
+            self._rows.extendleft(reversed(rows))
+            self._make_room()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return False
+        except SidecarError:
+            self._report(AuditDropped(len(rows), "refused"))
+        except Exception as error:  # noqa: BLE001 - a defect in a writer must not end the audit log for good
+            self._report(Unexpected("audit", type(error).__name__))
+            self._report(AuditDropped(len(rows), "refused"))
+        else:
+            self._report(AuditWritten(len(rows)))
+        return True
+
+    def _make_room(self) -> None:
+        while len(self._rows) > self._options.max_rows:
+            self._rows.popleft()
+            self._lost += 1
+
+    def _report_lost(self) -> None:
+        """Once per batch, not per row: a flood of denials must not become a flood of lines."""
+        if self._lost:
+            self._report(AuditDropped(self._lost, "full"))
+            self._lost = 0
