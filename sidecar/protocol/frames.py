@@ -32,8 +32,8 @@ _SCOPED = re.compile(
 _EVENT = b'{"type":"event",'
 _RESPONSE = re.compile(rb'\{"type":"res","id":"([^"\\]*+)"')
 _SEQ = b',"seq":'
-_TAIL = re.compile(rb',"seq":(\d{1,15})(?:,"stateVersion":\{[^{}]*\})?\}\Z')
-_TAIL_LENGTH = 120
+_AFTER_SEQ = re.compile(rb'(\d{1,15})(?:,"[^"\\]++":(?:"[^"\\]*+"|\d++|\{[^{}"]*+(?:"[^"\\]*+"[^{}"]*+)*+\}))*+\}\Z')
+_TAIL_LENGTH = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,19 @@ def parse(raw: bytes) -> dict[str, Any] | None:
     return frame if isinstance(frame, dict) else None
 
 
+def _sequence(raw: bytes) -> re.Match[bytes] | None:
+    """Where the digits of the frame's own `seq` stand.
+
+    It is the last in the frame but for flat members (`stateVersion`; behind a trusted proxy `recipientProfileId`), so the match
+    runs to the frame's closing brace: a `seq` inside the payload has one brace more behind it.
+    """
+    at = raw.rfind(_SEQ, max(0, len(raw) - _TAIL_LENGTH))
+    return _AFTER_SEQ.match(raw, at + len(_SEQ)) if at >= 0 else None
+
+
 def sequence(raw: bytes) -> int | None:
     """The `seq` of an event frame; None where it has none (targeted events have none)."""
-    match = _TAIL.search(raw, max(0, len(raw) - _TAIL_LENGTH))
+    match = _sequence(raw)
     return int(match[1]) if match else None
 
 
@@ -106,16 +116,11 @@ def resequence(raw: bytes, behind: int) -> bytes:
 
     A client takes a jump in `seq` for lost events, so what we dropped before must not leave a gap.
     """
-    if not behind:
+    match = _sequence(raw) if behind else None
+    if match is None:
         return raw
-    start = raw.rfind(_SEQ, -32) + len(_SEQ)
-    digits = raw[start:-1]
-    if start < len(_SEQ) or not digits.isdigit():
-        match = _TAIL.search(raw, max(0, len(raw) - _TAIL_LENGTH))
-        if match is None:
-            return raw
-        start, digits = match.start(1), match[1]
-    return b"%b%d%b" % (raw[:start], int(digits) - behind, raw[start + len(digits) :])
+    start, end = match.span(1)
+    return b"%b%d%b" % (raw[:start], int(match[1]) - behind, raw[end:])
 
 
 def event(name: str, payload: Any, **rest: Any) -> bytes:

@@ -174,6 +174,7 @@ class Database:
                     yield connection
         except StorageAway as error:
             self._availability.away(error.message)
+            await asyncio.sleep(0)  # a closed socket refuses without waiting: who tries again must not starve others
             raise
         self._availability.answered()
 

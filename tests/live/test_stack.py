@@ -13,20 +13,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-import jwt
 import pytest
 
 from tests.stack.clients import CommandLine, GatewayClient
 from tests.stack.driver import CommandError
-from tests.stack.gateway import Gateway, GatewayOptions, merge
-from tests.stack.identity_provider import AUDIENCE, IdentityProvider
+from tests.stack.gateway import SESSION_TOOLS, Gateway, GatewayOptions, SessionTools, merge
 from tests.stack.model import EchoModel
-from tests.stack.node import LOCKS, VERSION, ensure_packages, folder_for, versions
+from tests.stack.node import VERSION
 from tests.stack.process import StackError
-from tests.stack.raw import ClosedError, RawClient, RequestError, add_agents, is_end_of
+from tests.stack.raw import ClosedError, RawClient, RequestError, add_agents, is_end_of, patch_config
 from tests.stack.test_process import alive, eventually_gone
 
 pytest_plugins = ("tests.stack.fixtures",)
@@ -52,53 +48,6 @@ def key(agent: str = "main") -> str:
 async def admin_of(gateway: Gateway) -> AsyncIterator[RawClient]:
     async with RawClient.admin(gateway) as client:
         yield client
-
-
-# Packages
-
-
-def test_lock_files_name_no_host() -> None:
-    assert versions() == [OLDER, VERSION]
-    for version in versions():
-        text = (LOCKS / version / "package-lock.json").read_text()
-        assert '"resolved"' not in text
-        assert '"integrity"' in text
-        assert json.loads(text)["packages"]["node_modules/openclaw"]["version"] == version
-
-
-async def test_packages_are_installed_once() -> None:
-    first, second = await asyncio.gather(ensure_packages(), ensure_packages())
-    assert first == second == folder_for(VERSION)
-    assert (first / "node_modules" / "openclaw" / "openclaw.mjs").is_file()
-
-
-async def test_a_version_without_a_lock_file() -> None:
-    with pytest.raises(StackError, match="no lock file for gateway 1999"):
-        await ensure_packages("1999.1.1")
-
-
-@pytest.mark.deep
-async def test_an_interrupted_install_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
-    """Killed in the middle, nothing of it stays running; the next one starts over, and a second waits for it."""
-    script = f"""
-import asyncio
-from pathlib import Path
-from tests.stack.node import ensure_packages
-asyncio.run(ensure_packages({OLDER!r}, cache=Path({str(tmp_path)!r})))
-"""
-    folder = folder_for(OLDER, tmp_path)
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as installer:
-        try:
-            await eventually(lambda: any(tmp_path.glob("*.tmp-*/node_modules/*")))
-        finally:
-            installer.kill()
-    assert not folder.exists()
-    lines: list[str] = []
-    both = [ensure_packages(OLDER, lines.append, tmp_path), ensure_packages(OLDER, lines.append, tmp_path)]
-    assert await asyncio.gather(*both) == [folder, folder]
-    assert not list(tmp_path.glob("*.tmp-*"))
-    assert any(line.startswith("installing gateway") for line in lines)
-    assert any(line.startswith("waiting for another") for line in lines)
 
 
 # Gateway and model
@@ -174,14 +123,18 @@ async def test_the_gateway_tries_again_after_a_failure(gateway: Gateway, model: 
 SESSIONS = '[[tool tool_call {"id": "sessions_list", "args": {}}]]'
 
 
-async def test_session_tools_are_closed(gateway: Gateway) -> None:
-    """The other half, the same tool on an open gateway, is `test_the_older_version_with_open_session_tools`."""
+async def test_session_tools_closed_and_open(token_gateway: Gateway) -> None:
     theirs, ours = key(), key()
-    async with admin_of(gateway) as admin:
+    async with admin_of(token_gateway) as admin:
         await admin.chat(theirs, "hello")
-        answer = await admin.chat(ours, SESSIONS)
-    assert ours in answer
-    assert theirs not in answer
+        answers: dict[SessionTools, str] = {}
+        states: list[SessionTools] = ["open", "closed"]
+        for state in states:
+            await patch_config(admin, {"tools": SESSION_TOOLS[state]})
+            answers[state] = await admin.chat(ours, SESSIONS)
+    assert ours in answers["closed"]
+    assert theirs not in answers["closed"]
+    assert theirs in answers["open"]
 
 
 async def test_the_older_version_with_open_session_tools(model: EchoModel, tmp_path: Path) -> None:
@@ -309,70 +262,6 @@ async def test_a_killed_gateway_client(gateway: Gateway, tmp_path: Path) -> None
         await client.kill()
         with pytest.raises(StackError, match="not running"):
             await client.request("health")
-
-
-# The OpenID provider
-
-
-async def verified(provider: IdentityProvider, token: str) -> dict[str, Any]:
-    """Check a token against the provider's published keys, as a resource server would."""
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{provider.issuer}/.well-known/openid-configuration") as response:
-            discovered = await response.json()
-        assert discovered["issuer"] == provider.issuer
-        assert discovered["jwks_uri"] == provider.jwks_url
-        async with session.get(discovered["jwks_uri"]) as response:
-            keys = jwt.PyJWKSet.from_dict(await response.json())
-    header = jwt.get_unverified_header(token)
-    claims: dict[str, Any] = jwt.decode(
-        token, keys[header["kid"]].key, algorithms=[header["alg"]], audience=AUDIENCE, issuer=provider.issuer
-    )
-    return claims
-
-
-@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-@pytest.mark.parametrize(
-    ("user", "role"),
-    [("alice", "user"), ("admin-carol", "administrator"), ("guest-dan", "guest"), ("Ünï |x@y", "user")],
-)
-async def test_access_tokens(identity_provider: IdentityProvider, user: str, role: str, algorithm: str) -> None:
-    token = await identity_provider.token_for(user, lifetime=77, algorithm=algorithm)
-    claims = await verified(identity_provider, token)
-    assert jwt.get_unverified_header(token)["alg"] == algorithm
-    assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
-    assert (claims["sub"], claims["roles"]) == (user, [role])
-    assert claims["exp"] - claims["iat"] == 77
-
-
-async def test_id_tokens_look_alike_but_for_their_type(identity_provider: IdentityProvider) -> None:
-    token = await identity_provider.id_token_for("alice")
-    assert (await verified(identity_provider, token))["sub"] == "alice"
-    assert "typ" not in jwt.get_unverified_header(token)
-
-
-async def test_refresh_tokens(identity_provider: IdentityProvider) -> None:
-    tokens = await identity_provider.login("alice", refresh=True)
-    renewed = await identity_provider.refresh(tokens.refresh_token)
-    assert renewed.access_token != tokens.access_token
-    assert (await verified(identity_provider, renewed.access_token))["sub"] == "alice"
-    with pytest.raises(StackError, match="invalid_grant"):
-        await identity_provider.refresh("made-up")
-
-
-async def test_keys_rotate_and_outlive_a_stop(identity_provider: IdentityProvider) -> None:
-    before = await identity_provider.token_for("alice")
-    await identity_provider.rotate_keys()
-    after = await identity_provider.token_for("alice")
-    assert jwt.get_unverified_header(before)["kid"] != jwt.get_unverified_header(after)["kid"]
-    assert (await verified(identity_provider, before))["sub"] == "alice"
-    await identity_provider.stop()
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await verified(identity_provider, after)
-    await identity_provider.start()
-    assert (await verified(identity_provider, after))["sub"] == "alice"
-    await identity_provider.rotate_keys(keep_old=False)
-    with pytest.raises(KeyError):
-        await verified(identity_provider, after)
 
 
 # The command

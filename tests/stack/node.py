@@ -83,14 +83,14 @@ async def ensure_packages(version: str = VERSION, progress: Progress = silent, c
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    async with _locked(cache / f".{folder.name}.lock", progress):
+    async with _locked(cache / f".{folder.name}.lock", progress) as lock:
         if not folder.is_dir():
-            await _install(version, folder, progress)
+            await _install(version, folder, lock, progress)
     return folder
 
 
 @asynccontextmanager
-async def _locked(path: Path, progress: Progress) -> AsyncIterator[None]:
+async def _locked(path: Path, progress: Progress) -> AsyncIterator[int]:
     """One installer at a time, across processes; the lock goes with the process that holds it."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     with path.open("w") as file:
@@ -103,10 +103,10 @@ async def _locked(path: Path, progress: Progress) -> AsyncIterator[None]:
                     raise StackError(f"another process has been installing for long: {path} is locked") from None
                 progress("waiting for another process that installs the same packages")
                 await asyncio.sleep(1)
-        yield
+        yield file.fileno()
 
 
-async def _install(version: str, folder: Path, progress: Progress) -> None:
+async def _install(version: str, folder: Path, lock: int, progress: Progress) -> None:
     for stale in folder.parent.glob(f"{folder.name}.tmp-*"):
         await asyncio.to_thread(shutil.rmtree, stale, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
@@ -119,6 +119,7 @@ async def _install(version: str, folder: Path, progress: Progress) -> None:
             cwd=building,
             stdout=log,
             stderr=subprocess.STDOUT,
+            hold=[lock],  # npm that outlives us for a moment still counts as installing
         )
     try:
         status = await _watched(process, version, building, progress)

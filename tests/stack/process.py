@@ -44,8 +44,12 @@ class Process:
         stdin: int | IO[bytes] | None = subprocess.DEVNULL,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
+        hold: Sequence[int] = (),
     ) -> Process:
-        """Blocks for some 30 ms. Raises StackError when the command cannot be run at all."""
+        """Blocks for some 30 ms. Raises StackError when the command cannot be run at all.
+
+        `hold`: descriptors that stay open until the last descendant is gone, whatever happens to us: a lock's, say.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             popen = subprocess.Popen(
@@ -55,7 +59,7 @@ class Process:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *hold],
                 start_new_session=True,
             )
         ours.settimeout(10)

@@ -216,7 +216,7 @@ class TestKeys:
         assert all(re.fullmatch(r"oc:\{(gw:main|[0-9a-f]{16})\}:[a-z0-9:]+", key) for key in keys)
         [runs] = [key for key in keys if key.endswith(":runs")]
         [run] = [key for key in keys if ":run:" in key]
-        held = f"{keys} {await redis_client.zrange(runs, 0, -1)} {await redis_client.get(run)}"
+        held = repr([keys, await redis_client.zrange(runs, 0, -1), await redis_client.get(run)])
         assert "alice" not in held
         assert "secret-run" not in held
 
