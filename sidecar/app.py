@@ -38,14 +38,16 @@ from sidecar.relay.ports import Rooms
 from sidecar.relay.server import House, HouseOptions
 from sidecar.settings import Settings
 from sidecar.storage.embedded import EmbeddedEngines
-from sidecar.storage.schema import migrate
 from sidecar.storage.postgres import Database, DatabaseOptions
 from sidecar.storage.redis import RedisOptions, RedisStore
+from sidecar.storage.schema import migrate
 from sidecar.telemetry.facts import EngineState, Unexpected
 from sidecar.telemetry.metrics import CONTENT_TYPE
 from sidecar.telemetry.reporter import Telemetry
 
 TABLES = Path(__file__).parent / "policy"
+IDLE_SECONDS = 30
+"""How long a connection may stay without a request: who has not even asked costs no more than this."""
 
 
 class Door:
@@ -130,7 +132,7 @@ async def serving(settings: Settings, clock: Callable[[], float] = time.time) ->
             for row, row_options in zip(settings.gateways, _gateways(settings), strict=True)
         }
         environments = _environments(settings, database, doors, clock)
-        rooms = Rooms(verifier.verify, environments.namespace, environments.ready, doors.__getitem__)
+        rooms = Rooms(verifier.verify, environments.namespace, environments.ready, doors.__getitem__, telemetry.report)
         house = House(rooms, _house_options(settings), telemetry.report, clock)
         health = Health(lambda: _checks(database, redis, verifier, doors))
         url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health))
@@ -336,7 +338,9 @@ async def _listen(stack: contextlib.AsyncExitStack, host: str, port: int, routes
     """Listen until the stack unwinds; the URL. Raises EngineError where the address is taken."""
     application = web.Application()
     application.add_routes(routes)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2)
+    runner = web.AppRunner(
+        application, access_log=None, handle_signals=False, shutdown_timeout=2, keepalive_timeout=IDLE_SECONDS
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +63,8 @@ class Provisioner:
         admin.listeners.on_lost.append(self._present.clear)
 
     async def ensure(self, wanted: Wanted) -> None:
-        """Return once the agent is in the gateway's configuration, closed. Raises GatewayAway, StorageAway."""
+        """Return once the agent is in the gateway's configuration, closed. Raises GatewayAway, GatewayOpen, StorageAway."""
+        self._admin.require()
         if self._present.get(wanted.slug) == wanted.workspace:
             return
         waiting = self._waiting.get(wanted)
@@ -95,7 +96,8 @@ class Provisioner:
             self._settle(batch)
             return
         lease = f"config-writer:{self._admin.gateway.id}"
-        await self._until(lambda: self._leases.acquire(lease, self._owner, LEASE_MS))
+        while not await self._leases.acquire(lease, self._owner, LEASE_MS):  # noqa: ASYNC110 - another process holds it
+            await asyncio.sleep(0.1)
         try:
             await self._write()
         finally:
@@ -105,7 +107,7 @@ class Provisioner:
     async def _write(self) -> None:
         gate = f"config-write:{self._admin.gateway.id}"
         for _ in range(ATTEMPTS):
-            while wait := await self._leases.pass_gate(gate, WRITE_INTERVAL_MS):
+            while wait := await self._leases.pass_gate(gate, WRITE_INTERVAL_MS):  # noqa: ASYNC110 - the gate is in Redis
                 await asyncio.sleep(wait / 1000)
             batch = dict(self._waiting)
             configuration = await self._admin.configuration()
@@ -144,10 +146,6 @@ class Provisioner:
             one.slug: closed_agent(one.slug, one.workspace, self._options, configuration.effective) for one in batch
         }
         return agents_patch(configuration.source, wanted)
-
-    async def _until(self, granted: Callable[[], Any]) -> None:
-        while not await granted():
-            await asyncio.sleep(0.1)
 
     def _settle(self, batch: Mapping[Wanted, asyncio.Future[None]], error: SidecarError | None = None) -> None:
         for wanted, waiting in batch.items():

@@ -15,10 +15,10 @@ from sidecar.protocol.websocket import Message
 
 
 class RequestRefused(GatewayAway):
-    """The gateway answered a request of ours with an error; `error` is its error object."""
+    """The gateway answered a request of ours with an error; `error` is its error object, whose text is not for everybody."""
 
     def __init__(self, method: str, error: Mapping[str, Any]) -> None:
-        super().__init__(f"{method}: {error.get('code')}: {error.get('message')}")
+        super().__init__(f"the gateway refused {method} ({error.get('code')})")
         self.error = error
 
 

@@ -47,7 +47,7 @@ class WebSocketError(SidecarError):
 
 
 class Message:
-    """One whole message: `buffer[start:end]`; `frame_start` is where its only frame begins, or -1 if it came in pieces or masked."""
+    """One whole message, `buffer[start:end]`. `frame_start` is where its only frame begins; -1: it came in pieces, or masked."""
 
     __slots__ = ("buffer", "end", "frame_start", "opcode", "start")
 
@@ -94,24 +94,30 @@ class FrameReader:
                 if length == 126:
                     length, body = data[position + 2] << 8 | data[position + 3], position + 4
                 end = body + length
-                if length < 65536 and data[position + 1] < 127 and length <= self.max_size and end <= size:
+                if data[position + 1] < 127 and length <= self.max_size and end <= size:
                     yield Message(Opcode.TEXT, data, body, end, position)
                     position = end
                     continue
-            header = self._header(data, position)
-            if header is None:
-                self._missing = 1
+            end, message = self._next(data, position)
+            if not end:
                 break
-            body, end, mask = header
-            if end > len(data):
-                self._missing = end - len(data)
-                break
-            message = self._take(data, position, body, end, mask)
             position = end
             if message is not None:
                 yield message
-        if position < len(data):
+        if position < size:
             self._parts.append(data[position:] if position else data)
+
+    def _next(self, data: bytes, at: int) -> tuple[int, Message | None]:
+        """`(frame end, the message it completes)` of the frame at `at`; end 0 where the frame is not whole yet."""
+        header = self._header(data, at)
+        if header is None:
+            self._missing = 1
+            return 0, None
+        body, end, mask = header
+        if end > len(data):
+            self._missing = end - len(data)
+            return 0, None
+        return end, self._take(data, at, body, end, mask)
 
     def _header(self, data: bytes, at: int) -> tuple[int, int, bytes] | None:
         """`(body start, frame end, mask)` of the frame at `at`; None where its header is not whole yet."""

@@ -22,7 +22,9 @@ CLAIM_MS = 24 * 3600 * 1000
 """How long an id stays its user's: longer than a gateway remembers a run."""
 
 LIVE_MS = 180_000
-"""A run that nobody hears of any more stops counting after this; heard of, it is renewed."""
+"""A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
+
+RENEW_SECONDS = LIVE_MS / 3000
 
 
 class Admission(Protocol):
@@ -118,12 +120,16 @@ class Runs:
 
     async def run(self) -> None:
         """Tell Redis what was heard, and keep living runs on the count, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + RENEW_SECONDS
         while True:
+            if loop.time() >= due:
+                await self._renew()
+                due = loop.time() + RENEW_SECONDS
             try:
-                async with asyncio.timeout(LIVE_MS / 3000):
+                async with asyncio.timeout_at(due):
                     ended, slug, run_id = await self._heard.get()
             except TimeoutError:
-                await self._renew()
                 continue
             with contextlib.suppress(StorageAway):
                 if ended:

@@ -18,6 +18,7 @@ from sidecar.protocol.handshake import read_connect, rewrite_hello
 from sidecar.protocol.requests import Request, decode
 from sidecar.relay.ports import Rooms
 from sidecar.relay.scope import Scope
+from sidecar.telemetry.facts import TokenRejected
 from sidecar.wire.wire import Inbox, Wire
 
 CONNECT_SECONDS = 15.0
@@ -67,10 +68,10 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
     hello = read_connect(request.params)
     try:
         token = agreed_token(socket.credential, credential_from_connect(request.params))
-        principal = await rooms.verify(token, socket.connection_id)
     except TokenRefused as error:
-        error.details.setdefault("recommendedNextStep", "update_auth_credentials")
+        rooms.report(TokenRejected(socket.connection_id, "", error.reason))
         raise
+    principal = await rooms.verify(token, socket.connection_id)
     admitted(principal)
     namespace = rooms.namespace(principal)
     open_in = namespace.adopt_existing(hello.session_key) if hello.session_key else namespace.main

@@ -12,6 +12,7 @@ from sidecar.domain.principal import Principal
 from sidecar.gateways.greeting import Upstream
 from sidecar.policy.table import Table
 from sidecar.protocol.handshake import ClientHello
+from sidecar.telemetry.facts import Report
 
 
 class RunLedger(Protocol):
@@ -55,3 +56,5 @@ class Rooms:
 
     door: Callable[[str], GatewayDoor]
     """Gateway id → its door."""
+
+    report: Report

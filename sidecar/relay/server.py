@@ -14,20 +14,28 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
 from sidecar.domain.principal import Principal
-from sidecar.errors import HouseFull, OriginRefused, Outage, Refusal, SidecarError
+from sidecar.errors import HouseFull, OriginRefused, Outage, Refusal, SidecarError, TokenRefused
 from sidecar.identity.carriers import credential_from_upgrade, echo_protocol
 from sidecar.protocol.handshake import MAX_CONNECT_BYTES, MAX_FRAME_BYTES
 from sidecar.protocol.websocket import accept_key
 from sidecar.relay.connection import Connection
 from sidecar.relay.opening import Socket, open_scope
 from sidecar.relay.ports import Rooms
+from sidecar.relay.scope import Scope
 from sidecar.relay.takeover import take_over
-from sidecar.telemetry.facts import Report, SocketClosed, SocketOpened, SocketRefused, Unexpected, UserConnected
+from sidecar.telemetry.facts import (
+    Report,
+    SocketClosed,
+    SocketOpened,
+    SocketRefused,
+    TokenRejected,
+    Unexpected,
+    UserConnected,
+)
 from sidecar.wire.wire import Inbox, Wire
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,10 +78,12 @@ class House:
         address = self._address(request)
         try:
             self._check(request, address)
-            credential = credential_from_upgrade(request.headers, request.query_string)
+            credential = credential_from_upgrade(request.headers, request.rel_url.raw_query_string)
             transport, tail = take_over(request)
         except SidecarError as error:
             self._report(SocketRefused(address, error.detail_code))
+            if isinstance(error, TokenRefused):
+                self._report(TokenRejected("", "", error.reason))
             return web.json_response({"error": error.to_wire()}, status=error.status)
         transport.write(_switching(request))
         inbox = Inbox()
@@ -82,8 +92,8 @@ class House:
         wire.connection_made(transport)
         socket = Socket(secrets.token_hex(8), wire, inbox, credential)
         self._report(SocketOpened(socket.connection_id, address))
-        self._strangers[address] += 1
-        task = asyncio.create_task(self._serve(socket, address))
+        visit = _Visit(self._strangers, self._users, address, self._options.max_connections_per_user)
+        task = asyncio.create_task(self._serve(socket, visit))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if tail:
@@ -136,37 +146,17 @@ class House:
             return False
         return any(parsed in network for network in self._options.trusted_proxies)
 
-    def _admitted(self, principal: Principal) -> None:
-        if self._users[principal.user_id] >= self._options.max_connections_per_user:
-            raise HouseFull("you have too many connections open; close one")
-
     # --- who is inside ------------------------------------------------------------------------------------------------
 
-    async def _serve(self, socket: Socket, address: str) -> None:
+    async def _serve(self, socket: Socket, visit: _Visit) -> None:
         began = asyncio.get_running_loop().time()
-        user_id, code, reason = "", 1006, "client"
+        code, reason = 1006, "client"
         try:
-            try:
-                scope = await open_scope(socket, self._rooms, self._clock, self._admitted)
-            finally:
-                self._strangers[address] -= 1
-                if self._strangers[address] <= 0:
-                    del self._strangers[address]
-            if scope is None:
-                return
-            user_id = scope.principal.user_id
-            elapsed = asyncio.get_running_loop().time() - began
-            self._report(
-                UserConnected(
-                    socket.connection_id,
-                    user_id,
-                    scope.namespace.agent_id,
-                    scope.gateway_id,
-                    scope.hello.client_id,
-                    elapsed,
-                )
-            )
-            code, reason = await self._relay(socket, scope)
+            scope = await open_scope(socket, self._rooms, self._clock, visit.enter)
+            if scope is not None:
+                elapsed = asyncio.get_running_loop().time() - began
+                self._report(_connected(scope, elapsed))
+                code, reason = await self._relay(socket, scope)
         except SidecarError as error:
             code, reason = error.close_code, error.detail_code
             if not isinstance(error, (Refusal, Outage)):
@@ -175,16 +165,15 @@ class House:
             code, reason = 1011, "INTERNAL"
             self._failed(error)
         finally:
+            visit.leave()
             await self._end(socket, code, reason)
             seconds = asyncio.get_running_loop().time() - began
-            self._report(SocketClosed(socket.connection_id, user_id, code, reason, seconds))
+            self._report(SocketClosed(socket.connection_id, visit.user_id, code, reason, seconds))
 
-    async def _relay(self, socket: Socket, scope: Any) -> tuple[int, str]:
-        user_id = scope.principal.user_id
+    async def _relay(self, socket: Socket, scope: Scope) -> tuple[int, str]:
         connection = Connection(scope, socket.wire, self._report, slow_client_seconds=self._options.slow_client_seconds)
         socket.wire.max_size = MAX_FRAME_BYTES
         self._inside[socket.connection_id] = connection
-        self._users[user_id] += 1
         left = max(0.0, scope.principal.expires_at - self._clock())
         expiry = asyncio.get_running_loop().call_later(left, connection.end, 1008, "expired")
         try:
@@ -194,9 +183,6 @@ class House:
         finally:
             expiry.cancel()
             del self._inside[socket.connection_id]
-            self._users[user_id] -= 1
-            if not self._users[user_id]:
-                del self._users[user_id]
             connection.gateway.close(1000)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(3):
@@ -213,6 +199,46 @@ class House:
 
     def _failed(self, error: Exception) -> None:
         self._report(Unexpected("relay", type(error).__name__))
+
+
+class _Visit:
+    """One socket on the counts: of its address until its caller is known, then of its user."""
+
+    def __init__(self, strangers: Counter[str], users: Counter[str], address: str, per_user: int) -> None:
+        self.user_id = ""
+        self._strangers = strangers
+        self._users = users
+        self._address = address
+        self._per_user = per_user
+        strangers[address] += 1
+
+    def enter(self, principal: Principal) -> None:
+        """Raises HouseFull."""
+        if self._users[principal.user_id] >= self._per_user:
+            raise HouseFull("you have too many connections open; close one")
+        _less(self._strangers, self._address)
+        self.user_id = principal.user_id
+        self._users[self.user_id] += 1
+
+    def leave(self) -> None:
+        _less(self._users, self.user_id) if self.user_id else _less(self._strangers, self._address)
+
+
+def _less(counts: Counter[str], one: str) -> None:
+    counts[one] -= 1
+    if counts[one] <= 0:
+        del counts[one]
+
+
+def _connected(scope: Scope, seconds: float) -> UserConnected:
+    return UserConnected(
+        scope.connection_id,
+        scope.principal.user_id,
+        scope.namespace.agent_id,
+        scope.gateway_id,
+        scope.hello.client_id,
+        seconds,
+    )
 
 
 class _Closing(Outage):

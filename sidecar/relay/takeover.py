@@ -8,7 +8,6 @@ to what is said here.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 from aiohttp import web
 
@@ -20,7 +19,7 @@ def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
 
     The handler must return any response afterwards; it is not sent. Raises SidecarError where the peer has left already.
     """
-    protocol, transport = request.protocol, cast("asyncio.Transport | None", request.transport)
+    protocol, transport = request.protocol, request.transport
     if transport is None or transport.is_closing():
         raise SidecarError("the client left during the upgrade")
     tail = protocol._message_tail  # noqa: SLF001 - see the module's docstring

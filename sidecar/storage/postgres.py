@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from sidecar.domain.audit import AuditRow
 from sidecar.domain.environment import Environment
 from sidecar.domain.principal import Principal
 from sidecar.errors import ConfigurationError, Problem, SidecarError, StorageAway
@@ -40,23 +41,6 @@ class DatabaseOptions:
 
     statement_timeout: float = 5.0
     """Seconds; the server gives up, and shortly after so do we."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """One line of the audit log; texts may be anything a client wrote."""
-
-    at: float
-    """Unix seconds."""
-
-    action: str
-    connection_id: str = ""
-    user_id: str = ""
-    method: str = ""
-    code: str = ""
-    request_id: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values only."""
 
 
 class Database:

@@ -10,9 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sidecar.domain.audit import AuditRow
 from sidecar.errors import Outage, SidecarError
 from sidecar.telemetry.facts import (
     AuditDropped,
@@ -25,24 +26,10 @@ from sidecar.telemetry.facts import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """One line of the audit log. `at`: Unix seconds. `code`: an error's `detail_code`, a token's `reason`."""
-
-    at: float
-    action: str
-    connection_id: str = ""
-    user_id: str = ""
-    method: str = ""
-    code: str = ""
-    request_id: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
 class AuditWriter(Protocol):
     """Where rows end up."""
 
-    async def append_audit(self, rows: Sequence[AuditRow], /) -> None:
+    async def append_audit(self, rows: Sequence[AuditRow]) -> None:
         """Write all rows or none. Raises StorageAway while that cannot be, another SidecarError if never."""
 
 

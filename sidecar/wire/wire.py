@@ -63,8 +63,6 @@ class Wire(asyncio.Protocol):
         _detect_dead_peer(self._transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._closing is not None and self._code != 1006:
-            return
         try:
             self.receiver.on_messages(self._texts(data))
         except WebSocketError as error:
@@ -166,7 +164,7 @@ class Wire(asyncio.Protocol):
 class Inbox:
     """A receiver for a handshake: one message after the other, awaited. Keeps few; a peer that sends more is closed."""
 
-    LIMIT = 64
+    LIMIT = 16
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()

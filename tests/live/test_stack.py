@@ -25,7 +25,6 @@ from tests.stack.process import StackError
 from tests.stack.raw import ClosedError, RawClient, RequestError, add_agents, is_end_of, patch_config
 from tests.stack.test_process import alive, eventually_gone
 
-pytest_plugins = ("tests.stack.fixtures",)
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]

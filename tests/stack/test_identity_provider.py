@@ -11,7 +11,6 @@ import pytest
 from tests.stack.identity_provider import AUDIENCE, IdentityProvider
 from tests.stack.process import StackError
 
-pytest_plugins = ("tests.stack.fixtures",)
 pytestmark = pytest.mark.live
 
 

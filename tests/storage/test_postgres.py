@@ -14,11 +14,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from sidecar.domain.audit import AuditRow
 from sidecar.domain.environment import Environment
 from sidecar.domain.principal import Principal
 from sidecar.errors import ConfigurationError, SidecarError, StorageAway
 from sidecar.storage.embedded import EmbeddedEngines
-from sidecar.storage.postgres import AuditRow, Database, DatabaseOptions
+from sidecar.storage.postgres import Database, DatabaseOptions
 from tests.storage.engines import Reports, eventually
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)

@@ -78,6 +78,17 @@ async def test_replicas_at_once(database_url: str) -> None:
     await execute(database_url, "do $$ begin assert (select count(*) from alembic_version) = 1; end $$")
 
 
+async def test_two_databases_at_once(engines: EmbeddedEngines, database_url: str) -> None:
+    """Alembic's `context` is global to the process; no lock of a server keeps these two apart."""
+    await execute(engines.database_url, "create database beside")
+    beside = engines.database_url.replace("/postgres?", "/beside?")
+    try:
+        await asyncio.gather(*(migrate(url) for url in (database_url, beside) for _ in range(2)))
+        assert await dump(beside) == await dump(database_url)
+    finally:
+        await execute(engines.database_url, "drop database beside with (force)")
+
+
 async def test_a_failure_leaves_nothing_behind(database_url: str) -> None:
     await execute(database_url, "create table audit_log ()")
     before = await dump(database_url)

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.storage.postgres import AuditRow, Database
+from sidecar.domain.audit import AuditRow
+from sidecar.storage.postgres import Database
 from sidecar.storage.storable import storable
 
 anything = st.recursive(

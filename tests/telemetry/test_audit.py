@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.domain.audit import AuditRow
 from sidecar.errors import SidecarError, StorageAway
-from sidecar.telemetry.audit import ROWS, AuditOptions, AuditRow, AuditTrail
+from sidecar.telemetry.audit import ROWS, AuditOptions, AuditTrail
 from sidecar.telemetry.facts import AuditDropped, AuditWritten, Denied, Fact, RunAdmitted, TokenRejected, Unexpected
 from sidecar.telemetry.metrics import PREFIX
 from sidecar.telemetry.reporter import Telemetry

@@ -117,7 +117,7 @@ class Child:
 
     async def _launch(self) -> None:
         recipe = self._recipe
-        pass
+        await sweep(Path(recipe.command[0]), recipe.folder)
         recipe.before()
         _rotate(recipe.log)
         with recipe.log.open("ab") as output:
