@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.errors import GatewayAway, Refusal
@@ -12,7 +13,7 @@ from sidecar.protocol import frames
 from sidecar.protocol.device import Device
 from sidecar.protocol.handshake import (
     MAX_FRAME_BYTES,
-    PAIRING_CLIENT,
+    PAIRING_CLIENTS,
     SCOPES,
     Challenge,
     ClientHello,
@@ -48,37 +49,31 @@ async def greet_as_user(
 
     Raises GatewayAway, ProtocolRefused.
     """
-    try:
+    with contextlib.suppress(_NotPaired):
         return await _greet_user(gateway, slug, device, hello, failed)
-    except _NotPaired:
-        pass
-    await _pair(gateway, slug, device, hello, failed)
-    try:
-        return await _greet_user(gateway, slug, device, hello, failed)
-    except _NotPaired:
-        raise GatewayAway(
-            "the gateway does not approve the sidecar's device: gateway.auth.trustedProxy.deviceAutoApprove must be enabled "
-            f"with the scopes {', '.join(SCOPES)}"
-        ) from None
+    for client_id, mode in PAIRING_CLIENTS:
+        with contextlib.suppress(_NotPaired):
+            paired = await _greet_user(gateway, slug, device, _pairing(client_id, mode, hello), failed)
+            paired.link.wire.close(1000)
+            return await _greet_user(gateway, slug, device, hello, failed)
+    raise GatewayAway(
+        "the gateway does not approve the sidecar's device: enable gateway.auth.trustedProxy.deviceAutoApprove with the "
+        f"scopes {' and '.join(SCOPES)}, and name server.public_url in gateway.controlUi.allowedOrigins"
+    )
 
 
-async def _pair(gateway: GatewayOptions, slug: str, device: Device, hello: ClientHello, failed: Failed) -> None:
-    client_id, mode = PAIRING_CLIENT
-    pairing = ClientHello(
+def _pairing(client_id: str, mode: str, hello: ClientHello) -> ClientHello:
+    return replace(
+        hello,
         client_id=client_id,
         client_mode=mode,
         client={},
-        min_protocol=hello.min_protocol,
-        max_protocol=hello.max_protocol,
         caps=(),
         scopes=SCOPES,
         locale="",
         user_agent="",
         auth={},
-        session_key="",
     )
-    paired = await _greet_user(gateway, slug, device, pairing, failed)
-    paired.link.wire.close(1000)
 
 
 async def _greet_user(
@@ -86,7 +81,7 @@ async def _greet_user(
 ) -> Upstream:
     return await _greet(
         gateway.url,
-        gateway.user_headers(slug, hello.client_id),
+        gateway.user_headers(slug, hello.client_id, hello.client_mode),
         lambda challenge: connect_params(
             hello, challenge, device=device, auth=gateway.user_auth(), scopes=hello.scopes
         ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.protocol.handshake import BROWSER_CLIENTS, SCOPES, forwarded_address
+from sidecar.protocol.handshake import SCOPES, forwarded_address, needs_origin
 
 ADMIN_SCOPES = ("operator.admin", *SCOPES)
 
@@ -28,7 +28,7 @@ class GatewayOptions:
     accepts_workspace: bool = False
     allow_open_gateway: bool = False
 
-    def user_headers(self, slug: str, client_id: str) -> dict[str, str]:
+    def user_headers(self, slug: str, client_id: str, client_mode: str) -> dict[str, str]:
         """Headers of a user's upgrade. With a shared token the gateway refuses any forwarded header, so there are none."""
         if self.auth != "trusted-proxy":
             return {}
@@ -37,7 +37,7 @@ class GatewayOptions:
             "x-forwarded-for": forwarded_address(slug),
             "x-openclaw-scopes": ",".join(SCOPES),
         }
-        if client_id in BROWSER_CLIENTS:
+        if needs_origin(client_id, client_mode):
             headers["origin"] = self.public_origin
         return headers
 

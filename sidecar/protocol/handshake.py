@@ -21,10 +21,13 @@ MAX_FRAME_BYTES = 25 * 1024 * 1024
 SCOPES = ("operator.read", "operator.write")
 """All that a user's connection ever asks for. Never `operator.admin`: slash commands would then be theirs."""
 
-BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
+_BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
+_BROWSER_MODE = "webchat"
+
+_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
 """Client ids that a gateway accepts only with an `Origin` that it allows."""
 
-_CLIENTS = BROWSER_CLIENTS | {
+_CLIENTS = _BROWSER_CLIENTS | {
     "webchat",
     "openclaw-tui",
     "cli",
@@ -39,8 +42,9 @@ _CLIENTS = BROWSER_CLIENTS | {
 }
 _MODES = frozenset({"webchat", "ui", "cli", "backend", "test"})
 _FALLBACK = ("gateway-client", "backend")
-PAIRING_CLIENT = ("openclaw-linux", "ui")
-"""A new device is approved by itself under this identity without any `Origin` (trusted-proxy, 2026.9.6 and 2026.8.2)."""
+PAIRING_CLIENTS = (("openclaw-linux", "ui"), ("webchat-ui", "webchat"))
+"""Identities under which a gateway behind a trusted proxy approves a new device by itself: the first without any `Origin`, from
+2026.9 on; the second with an `Origin` that it allows, also 2026.8.2. Once paired, the same key connects as any client."""
 
 _WORD = re.compile(r"[\x20-\x7e]{1,128}")
 _CAP = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -155,6 +159,11 @@ def connect_params(
         )
         params["device"] = device.sign(claim)
     return params
+
+
+def needs_origin(client_id: str, client_mode: str) -> bool:
+    """Does a gateway accept this client only with an `Origin` that it allows (2026.8.2 and 2026.9.6)?"""
+    return client_id in _BROWSER_CLIENTS or client_mode == _BROWSER_MODE
 
 
 def forwarded_address(slug: str) -> str:

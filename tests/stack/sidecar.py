@@ -14,15 +14,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
-from tests.stack.gateway import USER_HEADER, Gateway
+from tests.stack.gateway import USER_HEADER
 from tests.stack.process import Process, StackError, bare_environment, free_port, tail
 
 READY_TIMEOUT_S = 30
 STOP_GRACE_S = 20
+
+
+class ReachableGateway(Protocol):
+    """A running gateway on this host. With a token its mode is `token`, else `trusted-proxy`."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def password(self) -> str: ...
+
+    @property
+    def workspaces(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,7 @@ class SidecarOptions:
     folder: Path
     """Configuration, data and log; made when missing, never removed."""
 
-    gateway: Gateway
+    gateway: ReachableGateway
     issuer: str
     """Issuer URL of the identity provider; its users are `u-<login>`."""
 
@@ -45,6 +61,11 @@ class SidecarOptions:
 
     data_dir: Path | None = None
     """None: below `folder`."""
+
+    port: int = 0
+    """For clients; 0: any free one."""
+
+    metrics_port: int = 0
 
 
 class Sidecar:
@@ -71,6 +92,10 @@ class Sidecar:
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def pid(self) -> int:
         """The process that is Python itself. Raises StackError while it is down."""
         if self._process is None or self._process.returncode is not None:
@@ -94,7 +119,9 @@ class Sidecar:
         """Start, and wait until `/readyz` says 200. Raises StackError with the log's tail."""
         self.options.folder.mkdir(parents=True, exist_ok=True)
         if not self.port:
-            self.port, self.metrics_port = free_port(), free_port()
+            self.port = self.options.port or free_port()
+            self.metrics_port = self.options.metrics_port or free_port()
+            self.config_path.touch(mode=0o600)
             self.config_path.write_text(self._toml())
         with self.log_path.open("ab") as log:
             self._process = Process.start(
@@ -104,8 +131,12 @@ class Sidecar:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        if wait:
-            await self._wait_ready()
+        try:
+            if wait:
+                await self._wait_ready()
+        except BaseException:
+            await self.kill()
+            raise
 
     async def stop(self) -> None:
         """SIGTERM, as an operator does it."""
@@ -160,7 +191,7 @@ class Sidecar:
         }
         for name, over in options.settings.items():
             sections[name] = sections.get(name, {}) | dict(over)
-        row: dict[str, Any] = {"id": "main", "url": gateway.url, "auth": gateway.options.mode}
+        row: dict[str, Any] = {"id": "main", "url": gateway.url, "auth": "token" if gateway.token else "trusted-proxy"}
         row |= {"token": gateway.token} if gateway.token else {"password": gateway.password, "user_header": USER_HEADER}
         row |= options.gateway_settings
         issuer = {"name": "example", "issuer": options.issuer, "readable_ids": True}
