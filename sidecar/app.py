@@ -71,9 +71,9 @@ class Door:
     def require(self) -> Table:
         return self.admin.require()
 
-    async def greet(self, slug: str, hello: ClientHello) -> Upstream:
+    async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
         device = Device.derive(self._seal, self.gateway.id, slug)
-        return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed)
+        return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed, first_time=first_time)
 
     async def why_not_ready(self) -> str:
         return "" if self.admin.state is State.READY else f"{self.admin.state}: {self.admin.why}"

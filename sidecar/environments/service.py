@@ -76,7 +76,9 @@ class Environments:
         return namespace_of(principal, self._options.readable_issuer)
 
     async def ready(self, principal: Principal, namespace: Namespace) -> Environment:
-        """The environment, its agent and its folders in place. Raises StorageAway, GatewayAway, SidecarError.
+        """The environment, its agent and its folders in place; `provisioned_at` is None the first time.
+
+        Raises StorageAway, GatewayAway, GatewayOpen, SidecarError.
 
         While PostgreSQL is away, users whom this replica knows come in as before; new ones are asked to come again.
         """
@@ -94,17 +96,16 @@ class Environments:
             raise GatewayAway("your data lives on a gateway that is not configured here; tell the operator")
         await maker.ensure(Wanted(namespace.slug, environment.workspace_dir))
         if environment.provisioned_at is None:
-            environment = await self._mark(environment)
+            await self._mark(environment)
         return environment
 
-    async def _mark(self, environment: Environment) -> Environment:
+    async def _mark(self, environment: Environment) -> None:
         """A note for reports; the gateway's configuration is the truth, so an outage here keeps nobody out."""
         now = self._clock()
         with contextlib.suppress(StorageAway):
             await self._store.mark_provisioned([environment.user_id], now)
-            environment = replace(environment, provisioned_at=datetime.fromtimestamp(now, UTC))
-            self._known[environment.user_id] = environment
-        return environment
+            marked = replace(environment, provisioned_at=datetime.fromtimestamp(now, UTC))
+            self._known[environment.user_id] = marked
 
     async def _stored(self, principal: Principal, namespace: Namespace) -> Environment:
         now = self._clock()

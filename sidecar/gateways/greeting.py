@@ -43,14 +43,16 @@ class ProtocolRefused(Refusal):
 
 
 async def greet_as_user(
-    gateway: GatewayOptions, slug: str, device: Device, hello: ClientHello, failed: Failed
+    gateway: GatewayOptions, slug: str, device: Device, hello: ClientHello, failed: Failed, *, first_time: bool = False
 ) -> Upstream:
-    """Connect as a user, with the device that stands for them; pairs the device first where the gateway does not know it.
+    """Connect as a user, with the device that stands for them; pairs the device where the gateway does not know it.
 
+    `first_time` pairs at once: an attempt that must fail would leave a request to approve the device behind.
     Raises GatewayAway, ProtocolRefused.
     """
-    with contextlib.suppress(_NotPaired):
-        return await _greet_user(gateway, slug, device, hello, failed)
+    if not first_time:
+        with contextlib.suppress(_NotPaired):
+            return await _greet_user(gateway, slug, device, hello, failed)
     for client_id, mode in PAIRING_CLIENTS:
         with contextlib.suppress(_NotPaired):
             paired = await _greet_user(gateway, slug, device, _pairing(client_id, mode, hello), failed)

@@ -12,8 +12,10 @@ import re
 from sidecar.errors import MethodRefused
 from sidecar.policy.table import Table
 
-_GAP = r"[\s\ufeff\u200b-\u200f\u2060]"
-_LEADING = re.compile(rf"{_GAP}*/([A-Za-z_][\w-]*)")
+_GAP = r"(?:[\s\ufeff\u200b-\u200f\u2060]|\\n)"
+"""What may stand around a command; a backslash and an n too, which the gateway takes for a line break in places (2026.9.6)."""
+
+_LEADING = re.compile(rf"{_GAP}*/([A-Za-z_][\w-]*)(/?)")
 _ANYWHERE = re.compile(rf"(?:^|{_GAP}|[\]:>)])/([A-Za-z_][\w-]*)(?=$|{_GAP}|[:@])")
 
 
@@ -22,11 +24,16 @@ def check_text(text: str, table: Table) -> None:
     if "/" not in text:
         return
     leading = _LEADING.match(text)
-    if leading and leading[1].lower() not in table.allowed_commands:
+    if leading and not _may_lead(leading[1].lower(), bool(leading[2]), table):
         raise _refused(leading[1])
     for command in _ANYWHERE.finditer(text):
         if command[1].lower() in table.closed_commands:
             raise _refused(command[1])
+
+
+def _may_lead(command: str, is_path: bool, table: Table) -> bool:
+    """`/etc/hosts is empty` is prose: a command of the gateway ends at a gap, ':' or '@'."""
+    return command in table.allowed_commands or (is_path and command not in table.closed_commands)
 
 
 def _refused(command: str) -> MethodRefused:

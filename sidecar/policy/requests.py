@@ -124,6 +124,9 @@ class _Judge:
             if not isinstance(value, list):
                 raise MalformedFrame(f"'{name}' is a list of session keys")
             return [self._one(Rule.EXISTING_KEY, name, each) for each in value]
+        if rule is Rule.ATTACHMENTS:
+            check_attachments(name, value)
+            return value
         return self._one(rule, name, value)
 
     def _one(self, rule: Rule, name: str, value: Any) -> str:
@@ -148,6 +151,35 @@ class _Judge:
         if named not in {"", "main"} and not self._namespace.owns_agent(named):
             raise ForeignKey("that agent is not yours")
         return self._namespace.agent_id
+
+
+_ATTACHMENT = frozenset(
+    {"type", "mimeType", "fileName", "content", "origin", "sizeBytes", "durationMs", "width", "height"}
+)
+_SOURCE = frozenset({"type", "media_type", "data"})
+
+
+def check_attachments(name: str, value: Any) -> None:
+    """Raise MalformedFrame unless every attachment is carried by the request itself, as base64 text.
+
+    Gateway 2026.9.6 reads `content`, or a `source` of type `base64`; a path, a URL or a media id has no place in it.
+    """
+    whole = isinstance(value, list) and all(isinstance(one, dict) and _is_carried(one) for one in value)
+    if not whole:
+        raise MalformedFrame(f"'{name}' is a list of files: {{type, mimeType, fileName, content: base64 text}}")
+
+
+def _is_carried(attachment: Mapping[str, Any]) -> bool:
+    source = attachment.get("source", {"type": "base64"})
+    own = {key: value for key, value in attachment.items() if key != "source"}
+    return (
+        _ATTACHMENT.issuperset(own)
+        and not any(isinstance(value, (dict, list)) for value in own.values())
+        and isinstance(source, dict)
+        and _SOURCE.issuperset(source)
+        and source.get("type") == "base64"
+        and all(isinstance(value, str) for value in source.values())
+    )
 
 
 def _run_id(name: str, value: str) -> str:

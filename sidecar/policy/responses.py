@@ -52,17 +52,22 @@ def _is_own_row(row: Any, namespace: Namespace) -> bool:
 
 
 def own_session(payload: Any, namespace: Namespace) -> Any:
-    """A payload about one session of the caller: passes without places, if every key and agent at its top is the caller's."""
+    """A payload about one session of the caller: passes without places, if every key and agent at its top is the caller's.
+
+    A key or agent of another type than text is nobody's.
+    """
     if not isinstance(payload, dict):
         return None
     session = payload.get("session")
+    scopes = (("key", namespace.owns), ("sessionKey", namespace.owns), ("agentId", namespace.owns_agent))
     for holder in (payload, session if isinstance(session, dict) else {}):
-        for name in ("key", "sessionKey"):
-            if isinstance(holder.get(name), str) and not namespace.owns(holder[name]):
-                return {"session": None}
-        if isinstance(holder.get("agentId"), str) and not namespace.owns_agent(holder["agentId"]):
+        if not all(_is_own(holder.get(name), owns) for name, owns in scopes):
             return {"session": None}
     return without_places(payload)
+
+
+def _is_own(named: Any, owns: Callable[[str], bool]) -> bool:
+    return named is None or (isinstance(named, str) and owns(named))
 
 
 def own_agent(payload: Any, namespace: Namespace) -> Any:

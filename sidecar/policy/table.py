@@ -20,6 +20,7 @@ class Rule(enum.StrEnum):
     PASS = "pass"  # noqa: S105 - a word of the table, no password
     DROP = "drop"
     TEXT = "text"
+    ATTACHMENTS = "attachments"
     KEY = "key"
     EXISTING_KEY = "existing-key"
     EXISTING_KEYS = "existing-keys"
@@ -88,18 +89,29 @@ def read_table(source: bytes) -> Table:
         return Table(
             since=_month(gateway["since"]),
             until=_month(gateway["until"]),
-            methods={name: _method(name, row) for name, row in raw["methods"].items()},
+            methods={name: _row(name, row) for name, row in raw["methods"].items()},
             events={name: Passage(word) for name, word in raw["events"].items()},
             allowed_commands=frozenset(commands["allowed"]),
             closed_commands=frozenset(commands["closed"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except PolicyError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PolicyError(f"the policy table cannot be read: {error!r}") from error
 
 
 def _month(text: str) -> tuple[int, int]:
     year, month = text.split(".")
     return int(year), int(month)
+
+
+def _row(name: str, row: Mapping[str, Any]) -> MethodRow:
+    try:
+        return _method(name, row)
+    except PolicyError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PolicyError(f"{name}: {error}") from error
 
 
 def _method(name: str, row: Mapping[str, Any]) -> MethodRow:

@@ -79,7 +79,7 @@ def read_connect(params: Mapping[str, Any]) -> ClientHello:
         raise MalformedFrame("connect needs params.client {id, version, platform, mode}")
     if params.get("role", "operator") != "operator":
         raise MalformedFrame("only the role 'operator' connects through the sidecar")
-    client_id, mode = client.get("id"), client.get("mode")
+    client_id, mode = _word(client.get("id")), _word(client.get("mode"))
     if client_id not in _CLIENTS or mode not in _MODES:
         client_id, mode = _FALLBACK
     caps = params.get("caps", [])

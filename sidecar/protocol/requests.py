@@ -58,7 +58,7 @@ def decode(raw: bytes) -> Request:
     if not isinstance(frame, dict) or frame.get("type") != "req":
         raise UnansweredFrame("a client sends request frames: {type: 'req', id, method, params}")
     request_id = frame.get("id")
-    if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID:
+    if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID or not _is_text(request_id):
         raise UnansweredFrame(f"a request has an id: a string of 1 to {MAX_ID} characters")
     if request_id.startswith(OWN_ID_PREFIX):
         raise AnswerableFrame("request ids of this form are not for clients", request_id)
@@ -115,7 +115,10 @@ def _refuse_escaped_keys(raw: bytes) -> None:
 
 
 def _walk(frame: dict[str, Any], request_id: str) -> None:
-    """Refuse by value what JSON alone lets through. Iterative: the depth is the client's to choose."""
+    """Refuse by value what JSON alone lets through. Iterative: the depth is the client's to choose.
+
+    Key names are Unicode text already: without an escape, UTF-8 cannot say half a surrogate pair.
+    """
     level: list[Any] = [frame]
     seen = 0
     for _ in range(MAX_DEPTH):
@@ -123,8 +126,6 @@ def _walk(frame: dict[str, Any], request_id: str) -> None:
         for value in level:
             seen += len(value)
             members = value.values() if isinstance(value, dict) else value
-            if isinstance(value, dict) and not all(map(_is_text, value)):
-                raise AnswerableFrame("a key is not Unicode text", request_id)
             following.extend(member for member in members if _inner(member, request_id))
         if seen > MAX_MEMBERS:
             raise AnswerableFrame(f"a frame has at most {MAX_MEMBERS} members", request_id)

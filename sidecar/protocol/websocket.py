@@ -66,7 +66,7 @@ class Message:
 class FrameReader:
     """Cuts a byte stream into messages. `masked`: whether frames must be (from a client) or must not be (from a server)."""
 
-    __slots__ = ("_fragments", "_kind", "_masked", "_missing", "_parts", "max_size")
+    __slots__ = ("_fragments", "_gathered", "_kind", "_masked", "_missing", "_parts", "max_size")
 
     def __init__(self, *, masked: bool, max_size: int) -> None:
         self.max_size = max_size
@@ -74,6 +74,7 @@ class FrameReader:
         self._parts: list[bytes] = []
         self._missing = 0
         self._fragments: list[bytes] = []
+        self._gathered = 0
         self._kind = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -147,8 +148,10 @@ class FrameReader:
             raise WebSocketError(CloseCode.PROTOCOL_ERROR, "control frames are short and whole")
         if opcode < Opcode.CLOSE and (opcode == Opcode.CONTINUATION) != bool(self._kind):
             raise WebSocketError(CloseCode.PROTOCOL_ERROR, "fragments out of order")
-        if length + sum(map(len, self._fragments)) > self.max_size or len(self._fragments) > _MAX_FRAGMENTS:
+        if opcode < Opcode.CLOSE and length + self._gathered > self.max_size:
             raise WebSocketError(CloseCode.TOO_BIG, f"a message has at most {self.max_size} bytes")
+        if opcode < Opcode.CLOSE and len(self._fragments) >= _MAX_FRAGMENTS:
+            raise WebSocketError(CloseCode.TOO_BIG, f"a message comes in at most {_MAX_FRAGMENTS} pieces")
 
     def _take(self, data: bytes, at: int, body: int, end: int, mask: bytes) -> Message | None:
         opcode, final = data[at] & 0x0F, data[at] & 0x80
@@ -158,11 +161,12 @@ class FrameReader:
             return Message(opcode, apply_mask(data[body:end], mask), 0, end - body)
         self._kind = self._kind or opcode
         self._fragments.append(apply_mask(data[body:end], mask) if mask else data[body:end])
+        self._gathered += end - body
         if not final:
             return None
         whole, kind = b"".join(self._fragments), self._kind
         self._fragments.clear()
-        self._kind = 0
+        self._gathered = self._kind = 0
         return Message(kind, whole, 0, len(whole))
 
 

@@ -78,7 +78,7 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
     environment = await rooms.environment(principal, namespace)
     door = rooms.door(environment.gateway_id)
     table = door.require()
-    upstream = await door.greet(namespace.slug, hello)
+    upstream = await door.greet(namespace.slug, hello, first_time=environment.provisioned_at is None)
     if not socket.wire.open:
         upstream.link.wire.close(1000)
         raise GatewayAway("the client left during the handshake")

@@ -39,8 +39,8 @@ class GatewayDoor(Protocol):
     def require(self) -> Table:
         """The policy in force. Raises GatewayAway, GatewayOpen."""
 
-    async def greet(self, slug: str, hello: ClientHello) -> Upstream:
-        """Connect as this user. Raises GatewayAway, ProtocolRefused."""
+    async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
+        """Connect as this user; `first_time`: the gateway does not know them yet. Raises GatewayAway, ProtocolRefused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ async def dial(
     tls = ssl.create_default_context() if parts.scheme == "wss" else None
     host, port = parts.hostname or "", parts.port or (443 if tls else 80)
     key = new_key(os.urandom)
+    request = _request(parts.path or "/", parts.netloc.rpartition("@")[2], key, headers)
     loop = asyncio.get_running_loop()
     head: asyncio.Future[bytes] = loop.create_future()
     inbox = Inbox()
@@ -40,7 +41,7 @@ async def dial(
     try:
         async with asyncio.timeout(timeout):
             transport, opening = await loop.create_connection(lambda: _Opening(head), host, port, ssl=tls)
-            transport.write(_request(parts.path or "/", parts.netloc.rpartition("@")[2], key, headers))
+            transport.write(request)
             _check_answer(await head, key)
     except (OSError, TimeoutError, GatewayAway) as error:
         if transport is not None:

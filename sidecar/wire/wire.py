@@ -52,6 +52,7 @@ class Wire(asyncio.Protocol):
         self._failed = failed
         self._transport: asyncio.Transport | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._writable = True
         self._code = 1006
         self._done = asyncio.get_running_loop().create_future()
 
@@ -75,9 +76,11 @@ class Wire(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._writable = False
         self.receiver.on_writable(False)
 
     def resume_writing(self) -> None:
+        self._writable = True
         self.receiver.on_writable(True)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the code says what there is to say
@@ -94,7 +97,8 @@ class Wire(asyncio.Protocol):
                 if self._closing is None:
                     yield message
             elif message.opcode == Opcode.PING:
-                self.write(self._encoded(Opcode.PONG, message.payload))
+                if self._writable:  # a flood of pings from a peer that reads no answers must not fill our memory
+                    self.write(self._encoded(Opcode.PONG, message.payload))
             elif message.opcode == Opcode.CLOSE:
                 self._peer_closes(message.payload)
                 return
@@ -105,6 +109,7 @@ class Wire(asyncio.Protocol):
         self._code = close_code(payload)
         if self._closing is None:
             self.write(self._encoded(Opcode.CLOSE, payload[:2]))
+            self._closing = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self.abort)
         if self._transport is not None:
             self._transport.close()
 

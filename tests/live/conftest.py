@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -29,7 +30,7 @@ class House:
         return await self.identity_provider.token_for(user, lifetime=3600)
 
     @contextlib.asynccontextmanager
-    async def client(self, user: str, **params: object) -> AsyncIterator[RawClient]:
+    async def client(self, user: str, **params: Any) -> AsyncIterator[RawClient]:
         """A client of `user` past hello; `params` go over those of `connect`."""
         async with RawClient.connect(self.sidecar.url, {"token": await self.token(user)}, **params) as client:
             yield client

@@ -58,9 +58,9 @@ class Ground:
     def her_file(self) -> str:
         return str(self.workspace(self.alice) / "kept.txt")
 
-    async def attack(self, message: str) -> str:
+    async def attack(self, message: str, *, as_owner: bool = False) -> str:
         """Bob's agent obeys, in a session of its own; what its tools returned."""
-        return await self.client.chat(f"agent:{self.bob}:{uuid.uuid4().hex}", message)
+        return await (self.admin if as_owner else self.client).chat(f"agent:{self.bob}:{uuid.uuid4().hex}", message)
 
     async def hers(self) -> str:
         """All that alice has: her transcript and her files."""
@@ -77,6 +77,8 @@ class Attack:
     name: str
     say: Callable[[Ground, str], str]
     word: Callable[[Ground], str] | None = None
+    owner: bool = False
+    """The gateway offers the tool to its owner's turns alone, so from the open agent it is the owner who asks."""
 
 
 def tool(name: str, **arguments: Any) -> str:
@@ -113,11 +115,12 @@ ATTACKS = (
     Attack("sessions_search", lambda g, _: called("sessions_search", query=g.told, sessionKey=g.her_key), told),
     Attack("sessions_list", lambda g, _: called("sessions_list"), her_agent),
     Attack("session_status", lambda g, _: called("session_status", sessionKey=g.her_key), her_agent),
-    Attack("sessions_send", lambda g, mark: called("sessions_send", sessionKey=g.her_key, message=mark, timeoutSeconds=9)),
+    Attack(
+        "sessions_send", lambda g, mark: called("sessions_send", sessionKey=g.her_key, message=mark, timeoutSeconds=9)
+    ),
     Attack("read-absolute", lambda g, _: tool("read", path=g.her_file), kept),
     Attack("read-dots", lambda g, _: tool("read", path=dotted(g, "kept.txt")), kept),
     Attack("read-symlinked-folder", lambda g, _: tool("read", path="link/kept.txt"), kept),
-    Attack("read-symlinked-file", lambda g, _: tool("read", path="kept-link.txt"), kept),
     Attack("read-url", lambda g, _: tool("read", path=f"file://{g.her_file}"), kept),
     Attack("read-gateway-configuration", lambda g, _: tool("read", path=str(g.gateway.config_path)), secret_of_gateway),
     Attack("read-by-tool_call", lambda g, _: called("read", path=g.her_file), kept),
@@ -132,7 +135,7 @@ ATTACKS = (
     Attack("exec", lambda g, _: tool("exec", command=f"cat {g.her_file}"), kept),
     Attack("exec-by-tool_call", lambda g, _: called("exec", command=f"cat {g.her_file}"), kept),
     Attack("exec-writes", lambda g, mark: tool("exec", command=f"touch {g.workspace(g.alice)}/{mark}")),
-    Attack("gateway-configuration", lambda g, _: called("gateway", action="config.get", path="agents"), her_agent),
+    Attack("gateway", lambda g, _: called("gateway", action="config.get", path="agents"), her_agent, owner=True),
 )
 
 
@@ -152,7 +155,7 @@ async def unclosed(wide: Gateway) -> AsyncIterator[Ground]:
         ground = Ground(wide, admin, alice, bob, client, told, kept)
         await add_agents(admin, {agent: {"workspace": str(ground.workspace(agent))} for agent in (alice, bob)})
         await admin.chat(ground.her_key, f"{told} {tool('write', path='kept.txt', content=kept)}")
-        lay_links(ground)
+        lay_link(ground)
         yield ground
 
 
@@ -188,7 +191,7 @@ async def ground_of(house: House) -> AsyncIterator[Ground]:
         ground = Ground(house.gateway, admin, f"u-{alice}", f"u-{bob}", client, told, kept)
         written = await her.chat("main", f"{told} {tool('write', path='kept.txt', content=kept)}")
         assert "Successfully wrote" in written
-        lay_links(ground)
+        lay_link(ground)
         yield ground
 
 
@@ -196,27 +199,26 @@ def mark() -> str:
     return f"mark{uuid.uuid4().hex[:16]}"
 
 
-def lay_links(ground: Ground) -> None:
+def lay_link(ground: Ground) -> None:
     """Left over from a time when bob's agent had a shell, say."""
     own = ground.workspace(ground.bob)
     own.mkdir(parents=True, exist_ok=True)
     (own / "link").symlink_to(ground.workspace(ground.alice))
-    (own / "kept-link.txt").symlink_to(ground.her_file)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 async def test_an_attack_wins_from_an_open_agent_and_loses_from_ours(
     attack: Attack, unclosed: Ground, closed_on_wide: Ground, closed: Ground
 ) -> None:
-    assert await wins(attack, unclosed), "an attack that fails everywhere proves nothing"
+    assert await wins(attack, unclosed, as_owner=attack.owner), "an attack that fails everywhere proves nothing"
     assert not await wins(attack, closed_on_wide)
     assert not await wins(attack, closed)
 
 
-async def wins(attack: Attack, ground: Ground) -> bool:
+async def wins(attack: Attack, ground: Ground, *, as_owner: bool = False) -> bool:
     left = mark()
     message = attack.say(ground, left)
-    answer = await ground.attack(message)
+    answer = await ground.attack(message, as_owner=as_owner)
     assert answer.startswith("tool "), "the tool was asked for, and said something"
     if attack.word is None:
         return left in await ground.hers()
@@ -252,16 +254,16 @@ def closed_entry(ground: Ground, agent: str) -> dict[str, Any]:
     }
 
 
-async def test_an_agent_that_somebody_opened_is_closed_when_its_user_comes(house: House) -> None:
+async def test_an_agent_that_somebody_opened_is_closed_when_its_user_comes(house: House, closed: Ground) -> None:
     name = f"opened{uuid.uuid4().hex[:6]}"
     agent = f"u-{name}"
+    steal = tool("read", path=closed.her_file)
     async with RawClient.admin(house.gateway) as admin:
         async with house.client(name) as client:
-            ground = Ground(house.gateway, admin, agent, agent, client, "", "")
-        opened = {"alsoAllow": ["exec", "sessions_list"], "exec": {"security": "full"}, "fs": {"workspaceOnly": False}}
-        await patch_config(admin, {"agents": {"entries": {agent: {"tools": opened, "modelPolicy": None}}}})
+            opened = {"profile": "full", "exec": {"security": "full"}, "fs": {"workspaceOnly": False}}
+            await patch_config(admin, {"agents": {"entries": {agent: {"tools": opened}}}})
+            assert closed.kept in await client.chat("one", steal), "somebody did open it"
         async with house.client(name) as client:
             entries = (await admin.request("config.get"))["sourceConfig"]["agents"]["entries"]
-            assert entries[agent] == closed_entry(ground, agent)
-            answer = await client.chat("main", tool("exec", command="echo opened-$((40 + 2))"))
-            assert "opened-42" not in answer
+            assert entries[agent] == closed_entry(closed, agent)
+            assert closed.kept not in await client.chat("two", steal)

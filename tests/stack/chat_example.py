@@ -46,12 +46,13 @@ class Chat:
         await self.request("chat.send", params)
         while True:
             frame = await self._next()
-            payload = frame.get("payload")
-            if frame.get("event") != "chat" or payload["runId"] != run_id or payload["state"] == "delta":
+            payload: dict[str, Any] = frame.get("payload") or {}
+            if frame.get("event") != "chat" or payload["runId"] != run_id:
                 continue
-            if payload["state"] != "final":
+            if payload["state"] == "final":
+                return "".join(block.get("text", "") for block in payload["message"]["content"])
+            if payload["state"] in {"aborted", "error"}:
                 raise SystemExit(f"the run ended as {payload['state']}: {payload.get('errorMessage', '')}")
-            return "".join(block.get("text", "") for block in payload["message"]["content"])
 
     async def _next(self) -> dict[str, Any]:
         message = await self._socket.receive()

@@ -9,30 +9,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
-from tests.stack.demo_lines import ROOT, User, lines, write_files
+from tests.stack.demo_folder import alone, folder_of, forget_taken_port, port_or_free
+from tests.stack.demo_lines import Lines, User
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.given_gateway import GivenGateway
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
 from tests.stack.node import ensure_packages
-from tests.stack.process import StackError, port_or_free, tail
+from tests.stack.process import StackError, tail
 from tests.stack.raw import ClosedError, RawClient, RequestError
 from tests.stack.sidecar import ReachableGateway, Sidecar, SidecarOptions
 
-FOLDER = ROOT / "var" / "demo"
-PORT, METRICS_PORT, GATEWAY_PORT = 8080, 9464, 18789
+PORT, METRICS_PORT = 8080, 9464
 TOKEN_S = 12 * 3600
 READY_TIMEOUT_S = 60
 CHAT_TIMEOUT_S = 180
@@ -48,6 +47,9 @@ environment:
   GATEWAY_USER_HEADER  its gateway.auth.trustedProxy.userHeader (default x-forwarded-user)
   GATEWAY_WORKSPACES   folder of the users' workspaces, as the gateway sees it (default: in var/demo)
 """
+
+
+T = TypeVar("T")
 
 
 class Told:
@@ -66,6 +68,17 @@ class Told:
     def plain(self, text: str) -> None:
         print(text, flush=True)
 
+    async def waiting(self, what: str, work: Awaitable[T]) -> T:
+        """The outcome of `work`; every two seconds a line says that it still goes on."""
+        began = time.monotonic()
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=2))[0]:
+                self.progress(f"{what}: {time.monotonic() - began:.0f} s")
+            return await task
+        finally:
+            task.cancel()
+
     def _write(self, line: str, end: str) -> None:
         start = "\r\x1b[K" if self._open else ""
         self._open = not end
@@ -78,27 +91,7 @@ class Demo:
 
     sidecar: Sidecar
     gateway: ReachableGateway
-    provider: IdentityProvider
-    users: Sequence[User]
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder; the kernel gives it back however we end. Raises StackError where another demo holds it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "demo.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise StackError(
-                f"a demo runs already on {folder} (process {lock.read().strip() or 'unknown'}): its lines are in "
-                f"{folder / 'try.txt'}; end it with Ctrl-C there, or `kill` that process"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    lines: Lines
 
 
 async def start(stack: contextlib.AsyncExitStack, told: Told, folder: Path, given: GivenGateway | None) -> Demo:
@@ -122,20 +115,17 @@ async def start(stack: contextlib.AsyncExitStack, told: Told, folder: Path, give
     stack.push_async_callback(sidecar.stop)
     stack.callback(told, "stopping the sidecar, with its PostgreSQL and Valkey")
     await sidecar.start(wait=False)
-    await ready(sidecar, told)
+    await told.waiting("sidecar is starting, usually 4 s", ready(sidecar))
     told(f"sidecar: {sidecar.url}, with PostgreSQL and Valkey of its own")
-    users = [User(name, await provider.token_for(name, lifetime=TOKEN_S), folder) for name in USERS]
-    await asyncio.to_thread(write_files, folder, packages, sidecar.url, users)
-    return Demo(sidecar, gateway, provider, users)
+    users = [User(name, await provider.token_for(name, lifetime=TOKEN_S)) for name in USERS]
+    return Demo(sidecar, gateway, Lines(folder, packages, sidecar, users))
 
 
 async def start_gateway(stack: contextlib.AsyncExitStack, told: Told, folder: Path, origin: str) -> Gateway:
     model = await stack.enter_async_context(EchoModel())
-    port = port_or_free(GATEWAY_PORT)
-    options = GatewayOptions(
-        folder=folder / "gateway", model_url=model.url, allowed_origins=[origin], extra={"gateway": {"port": port}}
-    )
+    options = GatewayOptions(folder=folder / "gateway", model_url=model.url, allowed_origins=[origin])
     gateway = Gateway(options, told.progress)
+    forget_taken_port(gateway.config_path)
     await stack.enter_async_context(stopping(told, "the gateway", gateway))
     told(f"gateway {options.version}: {gateway.url}, behind it a model that echoes")
     return gateway
@@ -152,7 +142,7 @@ async def stopping(
             told(f"stopping {what}")
 
 
-async def ready(sidecar: Sidecar, told: Told) -> None:
+async def ready(sidecar: Sidecar) -> None:
     """Return once `/readyz` says 200. Raises StackError with what it says instead."""
     began = time.monotonic()
     checks: dict[str, dict[str, object]] = {}
@@ -167,22 +157,21 @@ async def ready(sidecar: Sidecar, told: Told) -> None:
             why = str(checks.get("gateways", {}).get("why", ""))
             if waited > PATIENCE_S and why and not why.startswith("starting"):
                 raise StackError(f"the sidecar cannot use the gateway: {why}")
-        told.progress("sidecar is starting, usually 4 s")
         await asyncio.sleep(0.2 if waited < PATIENCE_S else 1)
     failing = "; ".join(f"{name}: {check.get('why')}" for name, check in checks.items() if not check.get("ok"))
     raise StackError(f"the sidecar was not ready after {READY_TIMEOUT_S} s: {failing}\n{tail(sidecar.log_path)}")
 
 
-async def chat(demo: Demo, user: User) -> str:
+async def chat(sidecar: Sidecar, user: User) -> str:
     """One turn, as one line to print."""
     try:
-        async with RawClient.connect(demo.sidecar.url, {"token": user.token}) as client:
+        async with RawClient.connect(sidecar.url, {"token": user.token}) as client:
             answer = await client.chat("main", f"hello, I am {user.name}", timeout=CHAT_TIMEOUT_S)
             history = await client.request("chat.history", {"sessionKey": "main"})
     except (RequestError, ClosedError, TimeoutError, aiohttp.ClientError) as error:
         return f"{user.name}: no answer: {error or type(error).__name__}"
     count = len(history["messages"])
-    return f"{user.name} was answered: {answer!r}; the session now holds {count} messages, of earlier runs too"
+    return f"{user.name} was answered {answer!r}; the session, which the next run finds again, holds {count} messages"
 
 
 async def until_it_ends(demo: Demo) -> None:
@@ -197,12 +186,14 @@ async def until_it_ends(demo: Demo) -> None:
 
 async def show(stack: contextlib.AsyncExitStack, told: Told, folder: Path, given: GivenGateway | None) -> None:
     if given:
-        told(f"gateway {await given.check()}: {given.url}, yours; agents for alice and bob are added to its configuration")
+        told(
+            f"gateway {await given.check()}: {given.url}, yours; agents for alice and bob are added to its configuration"
+        )
     demo = await start(stack, told, folder, given)
-    text = lines(demo.sidecar, demo.users, folder)
-    (folder / "try.txt").write_text(text)
-    told.plain(text)
-    for line in await asyncio.gather(*(chat(demo, user) for user in demo.users)):
+    demo.lines.write()
+    told.plain(demo.lines.text())
+    chats = asyncio.gather(*(chat(demo.sidecar, user) for user in demo.lines.users))
+    for line in await told.waiting("alice and bob say hello; the first turn of a gateway takes about 10 s", chats):
         told(line)
     told("ready; Ctrl-C ends all of it")
     await until_it_ends(demo)
@@ -239,9 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     told = Told()
+    if sys.platform != "linux":
+        print("demo: it needs Linux, as the embedded PostgreSQL and Valkey do", file=sys.stderr)
+        return 1
     try:
-        if sys.platform != "linux":
-            raise StackError("the demo needs Linux, as the embedded PostgreSQL and Valkey do")
         given = GivenGateway.from_environment(os.environ, folder_of(os.environ.get("GATEWAY_URL", "")))
         folder = folder_of(given.url if given else "")
         with alone(folder):
@@ -251,13 +243,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     told("ended")
     return 0
-
-
-def folder_of(gateway_url: str) -> Path:
-    """State beside one gateway is of no use beside another."""
-    if not gateway_url:
-        return FOLDER
-    return FOLDER / f"gateway-{hashlib.sha256(gateway_url.encode()).hexdigest()[:12]}"
 
 
 if __name__ == "__main__":

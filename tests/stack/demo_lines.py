@@ -9,29 +9,91 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stack.node import CACHE, ensured, node, openclaw
+from tests.stack.node import node, openclaw
 from tests.stack.sidecar import Sidecar
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = Path(__file__).with_name("chat_example.py")
+TEXT = """
+Connect any OpenClaw client to {url} with one of these tokens; they end in 12 hours, or with the demo.
+
+{tokens}
+Try, in another terminal:
+
+{tries}
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     name: str
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Of one run of the demo."""
+
     folder: Path
-    """The demo's."""
+    packages: Path
+    sidecar: Sidecar
+    users: Sequence[User]
 
-    @property
-    def environment(self) -> Path:
-        """A file for `.` in a shell: where and who for every OpenClaw client."""
-        return self.folder / f"{self.name}.env"
+    def write(self) -> None:
+        """`<user>.env` for `.` in a shell, `<user>.token`, `chat.py`, and `try.txt` with the text; tokens for the owner only."""
+        for user in self.users:
+            _write(self._environment(user.name), self._exports(user), 0o600)
+            _write(self.folder / f"{user.name}.token", f"{user.token}\n", 0o600)
+        _write(self.folder / "chat.py", f"#!{sys.executable}\n{EXAMPLE.read_text().partition(chr(10))[2]}", 0o700)
+        _write(self.folder / "try.txt", self.text(), 0o600)
+
+    def text(self) -> str:
+        tokens = "".join(f"{user.name}, whose agent is u-{user.name}:\n{user.token}\n\n" for user in self.users)
+        tries = "\n".join(f"# {what}\n{line}\n" for what, line in self._tries())
+        return TEXT.format(url=self.sidecar.url, tokens=tokens, tries=tries)
+
+    def _tries(self) -> list[tuple[str, str]]:
+        sidecar, chat = self.sidecar, shlex.quote(str(self.folder / "chat.py"))
+        bobs = json.dumps({"sessionKey": "agent:u-bob:main"})
+        return [
+            ("alice's sessions, and nobody else's", self._as("alice", "gateway", "call", "sessions.list", "--json")),
+            (
+                "bob's session is refused to her",
+                self._as("alice", "gateway", "call", "chat.history", "--params", bobs),
+            ),
+            ("bob in the terminal client; /exit or Ctrl-C twice leaves it", self._as("bob", "tui")),
+            ("a Python client, short enough to read", f"(. {self._quoted('alice')} && {chat} 'hello from Python')"),
+            ("is it ready, and what does it wait for", f"curl -s {sidecar.http_url}/readyz"),
+            ("its metrics", f"curl -s {sidecar.metrics_url} | grep '^openclaw_sidecar'"),
+            ("its log", f"tail -f {shlex.quote(str(sidecar.log_path))}"),
+        ]
+
+    def _as(self, user: str, *arguments: str) -> str:
+        """`openclaw …` in a subshell, so that the user's shell keeps its own settings."""
+        command = shlex.join([str(node()), str(openclaw(self.packages)), *arguments])
+        return f"(. {self._quoted(user)} && {command})"
+
+    def _environment(self, user: str) -> Path:
+        return self.folder / f"{user}.env"
+
+    def _quoted(self, user: str) -> str:
+        return shlex.quote(str(self._environment(user)))
+
+    def _exports(self, user: User) -> str:
+        """Where and who, and a state of the client's own: what the reader's `openclaw` knows is left alone."""
+        home = self.folder / "clients" / user.name
+        settings = {
+            "OPENCLAW_GATEWAY_URL": self.sidecar.url,
+            "OPENCLAW_GATEWAY_TOKEN": user.token,
+            "OPENCLAW_STATE_DIR": str(home / "state"),
+            "OPENCLAW_CONFIG_PATH": str(home / "openclaw.json"),
+            "NODE_COMPILE_CACHE": str(self.packages.parent / "compiled"),
+        }
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+        return f"unset OPENCLAW_GATEWAY_PASSWORD OPENCLAW_PROFILE\n{exports}"
 
 
-def write_files(folder: Path, packages: Path, url: str, users: Sequence[User]) -> None:
-    for user in users:
-        _write(user.environment, _exports(user, url, packages), 0o600)
-        _write(folder / f"{user.name}.token", user.token + "\n", 0o600)
-    body = EXAMPLE.read_text().partition("\n")[2]
-    _write(folder / "chat.py", f"#!{sys.executable}\n{body}", 0o700)
+def _write(path: Path, text: str, mode: int) -> None:
+    """With its mode from its first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=mode)
+    path.write_text(text)

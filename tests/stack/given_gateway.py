@@ -71,7 +71,9 @@ class GivenGateway:
                 answer = await client.request("config.get", timeout=TIMEOUT_S)
                 version = str(client.hello.get("server", {}).get("version", "?"))
         except aiohttp.WSServerHandshakeError as error:
-            raise StackError(f"{self.url} answers, but not as a gateway: HTTP {error.status}; mend GATEWAY_URL") from None
+            raise StackError(
+                f"{self.url} answers, but not as a gateway: HTTP {error.status}; mend GATEWAY_URL"
+            ) from None
         except (aiohttp.ClientError, OSError) as error:
             why = str(error) or type(error).__name__
             raise StackError(f"the gateway cannot be reached: {why}; start it, or mend GATEWAY_URL") from None
@@ -97,7 +99,9 @@ class GivenGateway:
         if auth.get("mode") != "trusted-proxy":
             return ['gateway.auth.mode must be "trusted-proxy"; for mode "token" give GATEWAY_TOKEN instead']
         if str(proxy.get("userHeader", "")).lower() != self.user_header.lower():
-            wrong.append(f"gateway.auth.trustedProxy.userHeader must be what GATEWAY_USER_HEADER says: {self.user_header}")
+            wrong.append(
+                f"gateway.auth.trustedProxy.userHeader must be what GATEWAY_USER_HEADER says: {self.user_header}"
+            )
         if proxy.get("allowLoopback") is not True:
             wrong.append("gateway.auth.trustedProxy.allowLoopback must be true")
         if (proxy.get("deviceAutoApprove") or {}).get("enabled") is not True:

@@ -20,16 +20,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
-        self.batches: list[int] = []
         self.writable: list[bool] = []
         self.closed: list[int] = []
         self._news = asyncio.Event()
 
     def on_messages(self, messages: Iterator[Message]) -> None:
-        texts = [message.payload for message in messages]
-        self.texts += texts
-        self.batches.append(len(texts))
         self._news.set()
+        for message in messages:
+            self.texts.append(message.payload)
 
     def on_writable(self, writable: bool) -> None:
         self.writable.append(writable)
@@ -96,7 +94,9 @@ def switching(request_head: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*, behind: bytes = b"", max_size: int = MAX_SIZE) -> AsyncIterator[tuple[str, asyncio.Queue[Serving]]]:
+async def serving(
+    *, behind: bytes = b"", max_size: int = MAX_SIZE
+) -> AsyncIterator[tuple[str, asyncio.Queue[Serving]]]:
     """`(ws:// URL, accepted connections)`. What is still open is aborted at the end, and seen to close."""
     accepted: asyncio.Queue[Serving] = asyncio.Queue()
     kept: list[Serving] = []
