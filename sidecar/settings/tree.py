@@ -21,6 +21,7 @@ from sidecar.settings.values import (
     Host,
     Kind,
     Leeway,
+    Limit,
     Name,
     Network,
     OptionalFolder,
@@ -182,7 +183,7 @@ class Environments(Section):
 class Quota(Section):
     """How much a user may do."""
 
-    concurrent_runs: Count = Field(default=3, description="Runs of one user at a time.")
+    concurrent_runs: Limit = Field(default=3, description="Runs of one user at a time; 0: unlimited.")
 
 
 class Storage(Section):

@@ -222,6 +222,7 @@ def _seal(value: SecretStr) -> SecretStr:
 
 Port = Annotated[int, Strict(), Field(ge=0, le=65535), Kind("a whole number from 0 to 65535")]
 Count = Annotated[int, Strict(), Field(ge=1, le=10_000_000), Kind("a whole number of at least 1")]
+Limit = Annotated[int, Strict(), Field(ge=0, le=10_000_000), Kind("a whole number; 0: unlimited")]
 Seconds = Annotated[
     float,
     Strict(),
