@@ -21,16 +21,19 @@ HOST_FIELDS = frozenset(
         "repoRoot",
         "root",
         "senderProfileAvatarUrl",
+        "sessionDiffBaseline",
         "sessionFile",
         "sessionRoot",
+        "skillsSnapshot",
         "sqlitePath",
         "stateDir",
         "storePath",
+        "systemPromptReport",
         "workspace",
         "workspaceDir",
     }
 )
-"""Members that name places on the gateway's host, or its other HTTP surface."""
+"""Members that name places on the gateway's host (the prompt and its report list skills by path), or its other HTTP surface."""
 
 
 def session_rows(payload: Any, namespace: Namespace) -> Any:

@@ -13,8 +13,7 @@ does not match, they are parsed too.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -30,14 +29,20 @@ _SCOPED = re.compile(
     + (_SKIPPED + rb'"sessionKey":"([^"\\]*+)",' + _SKIPPED + rb'"agentId":"([^"\\]*+)"[,}]')
 )
 _EVENT = b'{"type":"event",'
+_AGENT_EVENT = b'{"type":"event","event":"agent","payload":{'
+_BEHIND_DATA = b'},"sessionKey":"'
+_FLAT = rb'(?:,"[^"\\]{1,64}+":' + _SCALAR + rb"){0,16}+"
+_AGENT_TAIL = re.compile(
+    rb'(\},"sessionKey":"[^"\\]*+","agentId":"[^"\\]*+"),"seq":\d++' + _FLAT + rb"\}" + _FLAT + rb"\}\Z"
+)
 _RESPONSE = re.compile(rb'\{"type":"res","id":"([^"\\]*+)"')
 _SEQ = b',"seq":'
 _AFTER_SEQ = re.compile(rb'(\d{1,15})(?:,"[^"\\]++":(?:"[^"\\]*+"|\d++|\{[^{}"]*+(?:"[^"\\]*+"[^{}"]*+)*+\}))*+\}\Z')
 _TAIL_LENGTH = 240
+_AGENT_TAIL_LENGTH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event frame of a gateway, read as far as needed. `session_key` and `agent_id` as the payload's top level says."""
 
     name: str
@@ -52,9 +57,8 @@ UNREAD: Any = object()
 
 def read_event(raw: bytes) -> Event | None:
     """The event in `raw`; None where the frame is no event. A scope of another type than text is one that nobody owns: ''."""
-    if len(raw) > SMALL and (match := _SCOPED.match(raw)):
-        name, key, agent = match.groups()
-        return Event(_utf8(name), _utf8(key), _utf8(agent), UNREAD)
+    if len(raw) > SMALL and (scanned := scan_event(raw)):
+        return scanned[0]
     frame = parse(raw)
     if frame is None or frame.get("type") != "event" or not isinstance(frame.get("event"), str):
         return None
@@ -62,6 +66,40 @@ def read_event(raw: bytes) -> Event | None:
     if not isinstance(payload, dict):
         return Event(frame["event"], None, None, payload)
     return Event(frame["event"], _text(payload.get("sessionKey")), _text(payload.get("agentId")), payload)
+
+
+def scan_event(raw: bytes) -> tuple[Event, bytes] | None:
+    """The event, and the first bytes of `raw`, which alone decided it: whatever begins with them is of the same name and scope.
+
+    None where a byte scan cannot tell.
+    """
+    match = _SCOPED.match(raw)
+    if match is None:
+        return None
+    name, key, agent = match.groups()
+    return Event(_utf8(name), _utf8(key), _utf8(agent), UNREAD), match[0]
+
+
+def scan_agent_event(raw: bytes) -> tuple[Event, bytes] | None:
+    """As `scan_event`, for the `agent` events that say whose they are behind their nested `data`; the bytes are `agent_tail`."""
+    tail = agent_tail(raw, 0, len(raw))
+    if tail is None:
+        return None
+    _, _, _, key, _, _, _, agent, _ = tail.split(b'"')
+    return Event("agent", _utf8(key), _utf8(agent), UNREAD), tail
+
+
+def agent_tail(buffer: bytes, start: int, end: int) -> bytes | None:
+    """The bytes of the `agent` event `buffer[start:end]` that alone decide whose it is: `},"sessionKey":"…","agentId":"…"`.
+
+    From there only flat members follow, two closing braces and the end of the frame, so they are the payload's own: bytes in a
+    string, or in a deeper object, have another number of quotes or braces behind them. None for a frame of any other shape.
+    """
+    if not buffer.startswith(_AGENT_EVENT, start, end):
+        return None
+    at = buffer.rfind(_BEHIND_DATA, max(start, end - _AGENT_TAIL_LENGTH), end)
+    match = _AGENT_TAIL.match(buffer, at, end) if at >= 0 else None
+    return match[1] if match else None
 
 
 def _text(value: Any) -> str | None:
@@ -95,20 +133,21 @@ def parse(raw: bytes) -> dict[str, Any] | None:
     return frame if isinstance(frame, dict) else None
 
 
-def _sequence(raw: bytes) -> re.Match[bytes] | None:
-    """Where the digits of the frame's own `seq` stand.
+def sequence_digits(buffer: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Where in `buffer` the digits of the `seq` of the frame `buffer[start:end]` stand; None where it has none.
 
     It is the last in the frame but for flat members (`stateVersion`; behind a trusted proxy `recipientProfileId`), so the match
     runs to the frame's closing brace: a `seq` inside the payload has one brace more behind it.
     """
-    at = raw.rfind(_SEQ, max(0, len(raw) - _TAIL_LENGTH))
-    return _AFTER_SEQ.match(raw, at + len(_SEQ)) if at >= 0 else None
+    at = buffer.rfind(_SEQ, max(start, end - _TAIL_LENGTH), end)
+    match = _AFTER_SEQ.match(buffer, at + len(_SEQ), end) if at >= 0 else None
+    return match.span(1) if match else None
 
 
 def sequence(raw: bytes) -> int | None:
     """The `seq` of an event frame; None where it has none (targeted events have none)."""
-    match = _sequence(raw)
-    return int(match[1]) if match else None
+    digits = sequence_digits(raw, 0, len(raw))
+    return int(raw[slice(*digits)]) if digits else None
 
 
 def resequence(raw: bytes, behind: int) -> bytes:
@@ -116,11 +155,11 @@ def resequence(raw: bytes, behind: int) -> bytes:
 
     A client takes a jump in `seq` for lost events, so what we dropped before must not leave a gap.
     """
-    match = _sequence(raw) if behind else None
-    if match is None:
+    digits = sequence_digits(raw, 0, len(raw)) if behind else None
+    if digits is None:
         return raw
-    start, end = match.span(1)
-    return b"%b%d%b" % (raw[:start], int(match[1]) - behind, raw[end:])
+    start, end = digits
+    return b"%b%d%b" % (raw[:start], int(raw[start:end]) - behind, raw[end:])
 
 
 def event(name: str, payload: Any, **rest: Any) -> bytes:

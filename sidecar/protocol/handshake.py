@@ -24,9 +24,6 @@ SCOPES = ("operator.read", "operator.write")
 _BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
 _BROWSER_MODE = "webchat"
 
-_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
-"""Client ids that a gateway accepts only with an `Origin` that it allows."""
-
 _CLIENTS = _BROWSER_CLIENTS | {
     "webchat",
     "openclaw-tui",

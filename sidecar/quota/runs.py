@@ -24,12 +24,13 @@ CLAIM_MS = 24 * 3600 * 1000
 LIVE_MS = 180_000
 """A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
 
-RENEW_SECONDS = LIVE_MS / 3000
-
 
 class Admission(Protocol):
     @property
     def admitted(self) -> bool: ...
+
+    @property
+    def repeated(self) -> bool: ...
 
 
 class RunStore(Protocol):
@@ -54,6 +55,8 @@ class RunStore(Protocol):
 class RunOptions:
     concurrent_runs: int = 3
     """Per user, over all replicas; 0: any number."""
+
+    live_ms: int = LIVE_MS
 
 
 class Runs:
@@ -93,15 +96,18 @@ class Runs:
             return
         raise ForeignKey("that run is not yours")
 
-    async def admit(self, slug: str, run_id: str) -> None:
-        """Count the run in. Raises TooManyRuns, StorageAway."""
+    async def admit(self, slug: str, run_id: str) -> bool:
+        """Count the run in; False where it was counted before and lives: a repeated request. Raises TooManyRuns, StorageAway."""
         limit = self._options.concurrent_runs
-        admission = await self._store.admit_run(slug, self.gateway_id, run_id, limit, LIVE_MS, self._now_ms())
+        admission = await self._store.admit_run(
+            slug, self.gateway_id, run_id, limit, self._options.live_ms, self._now_ms()
+        )
         if not admission.admitted:
             raise TooManyRuns(
                 f"{limit} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
                 details={"limit": limit},
             )
+        return not admission.repeated
 
     def started(self, slug: str, run_id: str) -> None:
         """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
@@ -121,13 +127,14 @@ class Runs:
     async def run(self) -> None:
         """Tell Redis what was heard, and keep living runs on the count, until cancelled."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + RENEW_SECONDS
+        every = self._options.live_ms / 3000
+        renew_at = loop.time() + every
         while True:
-            if loop.time() >= due:
+            if loop.time() >= renew_at:  # also while something is heard all the time
                 await self._renew()
-                due = loop.time() + RENEW_SECONDS
+                renew_at = loop.time() + every
             try:
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(renew_at):
                     ended, slug, run_id = await self._heard.get()
             except TimeoutError:
                 continue
@@ -143,7 +150,7 @@ class Runs:
             by_slug.setdefault(slug, []).append(run_id)
         for slug, run_ids in by_slug.items():
             try:
-                await self._store.renew_runs(slug, self.gateway_id, run_ids, LIVE_MS, self._now_ms())
+                await self._store.renew_runs(slug, self.gateway_id, run_ids, self._options.live_ms, self._now_ms())
             except StorageAway:
                 return
 

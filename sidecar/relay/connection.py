@@ -22,9 +22,10 @@ from sidecar.policy.events import Verdict
 from sidecar.policy.responses import FILTERS
 from sidecar.protocol import frames
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
-from sidecar.protocol.websocket import Message, Opcode
-from sidecar.protocol.websocket import encode as encode_frame
+from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
+from sidecar.relay.batch import Batch
+from sidecar.relay.heads import Heads, Judged
 from sidecar.relay.scope import MAX_PENDING, Pending, Scope
 from sidecar.telemetry.facts import Denied, EventDropped, FramesRelayed, Report, RunAdmitted
 from sidecar.wire.wire import Wire
@@ -32,6 +33,8 @@ from sidecar.wire.wire import Wire
 QUEUE_FRAMES = 64
 QUEUE_BYTES = 4 * 1024 * 1024
 SLOW_CLIENT = "slow"
+_LIVE = frozenset({"started", "accepted", "in_flight"})
+"""What `chat.send` and `agent` answer of a run whose end an event will tell (2026.9.6)."""
 
 
 class Connection:
@@ -105,6 +108,8 @@ class _ClientLeg:
         self._paused = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self._answerable = asyncio.Event()
+        self._answerable.set()
 
     def on_messages(self, messages: Iterator[Message]) -> None:
         for message in messages:
@@ -117,6 +122,7 @@ class _ClientLeg:
         self._ready.set()
 
     def on_writable(self, writable: bool) -> None:
+        self._answerable.set() if writable else self._answerable.clear()
         self._connection.pause_gateway(not writable)
 
     def on_closed(self, code: int) -> None:
@@ -131,6 +137,7 @@ class _ClientLeg:
             while not self._queue:
                 self._ready.clear()
                 await self._ready.wait()
+            await self._answerable.wait()  # who takes no answers is not listened to: refusals would pile up
             raw = self._queue.popleft()
             await self._one(raw)
             self._queued_bytes -= len(raw)
@@ -189,23 +196,24 @@ class _ClientLeg:
                 params, changed = {**params, decision.own_run_param: upstream_run}, True
         new_run = ""
         if decision.new_run is not None:
-            new_run = await self._admitted(decision.new_run)
-            if new_run != decision.new_run:
-                params, changed = {**params, decision.new_run_param: new_run}, True
+            run_id, counted = await self._admitted(decision.new_run)
+            new_run = run_id if counted else ""
+            if run_id != decision.new_run:
+                params, changed = {**params, decision.new_run_param: run_id}, True
         scope.pending[request.id] = Pending(decision.row, new_run)
         return encode(request.id, request.method, params) if changed else request.raw
 
-    async def _admitted(self, wanted: str) -> str:
-        """Claim the run's id and count the run in; the id to use upstream."""
+    async def _admitted(self, wanted: str) -> tuple[str, bool]:
+        """Claim the run's id and count the run in: the id to use upstream, and whether it is counted for this request."""
         scope = self._connection.scope
         scope.still_open()
         slug = scope.namespace.slug
         run_id = await scope.runs.claim(slug, wanted)
-        await scope.runs.admit(slug, run_id)
+        counted = await scope.runs.admit(slug, run_id)
         if run_id != wanted:
             scope.alias(run_id, wanted)
         self._connection.report(RunAdmitted(scope.connection_id, scope.principal.user_id, run_id))
-        return run_id
+        return run_id, counted
 
     def _upstream_run(self, run_id: str) -> str:
         return next((ours for ours, theirs in self._connection.scope.aliases.items() if theirs == run_id), run_id)
@@ -216,21 +224,25 @@ class _GatewayLeg:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._heads = Heads()
+        self._dropped: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def on_messages(self, messages: Iterator[Message]) -> None:
-        batch = _Batch()
+        batch, scope, heads = Batch(), self._connection.scope, self._heads
         for message in messages:
-            raw = message.payload
-            sent = self._event(raw) if frames.is_event(raw) else self._response(raw)
-            if sent is raw:
+            if not message.buffer.startswith(heads.passing, message.start, message.end):
+                self._judged(batch, message)
+            elif scope.behind or scope.aliases:
+                self._passed(batch, message)
+            else:
                 batch.same(message)
-            elif sent is not None:
-                batch.other(encode_frame(Opcode.TEXT, sent))
         if batch.frames:
             data = batch.bytes()
             self._connection.client.write(data)
             self._connection.report(FramesRelayed("down", batch.frames, len(data)))
+        if self._dropped:
+            self._tell_dropped()
 
     def on_writable(self, writable: bool) -> None:
         self._connection.up.gateway_writable(writable)
@@ -247,20 +259,62 @@ class _GatewayLeg:
             self._timer.cancel()
             self._timer = None
 
+    def _judged(self, batch: Batch, message: Message) -> None:
+        judged = self._heads.find(message.buffer, message.start, message.end)
+        if judged is None:
+            raw = message.payload
+            sent = self._event(raw) if frames.is_event(raw) else self._response(raw)
+            if sent is raw:
+                batch.same(message)
+            elif sent is not None:
+                batch.other(sent)
+        elif judged.verdict is Verdict.PASS:
+            self._passed(batch, message)
+        else:
+            self._drop(judged, message.buffer, message.start, message.end)
+
+    def _passed(self, batch: Batch, message: Message) -> None:
+        """An event whose content stays: only its number and the run's name may be ours."""
+        scope = self._connection.scope
+        if scope.aliases:
+            raw = message.payload
+            sent = self._with_own_ids(frames.resequence(raw, scope.behind))
+            batch.same(message) if sent is raw else batch.other(sent)
+            return
+        buffer = message.buffer
+        digits = frames.sequence_digits(buffer, message.start, message.end) if scope.behind else None
+        if digits is None:
+            batch.same(message)
+        else:
+            start, end = digits
+            batch.spliced(message, start, end, b"%d" % (int(buffer[start:end]) - scope.behind))
+
     def _event(self, raw: bytes) -> bytes | None:
         """`raw` itself where nothing changes, other bytes where something does, None where it is dropped."""
         scope = self._connection.scope
-        event = frames.read_event(raw)
+        scanned = frames.scan_event(raw) or frames.scan_agent_event(raw)
+        event = scanned[0] if scanned else frames.read_event(raw)
         verdict = events.judge(event, scope.namespace, scope.table) if event else Verdict.UNLISTED
-        if event is None or verdict in {Verdict.FOREIGN, Verdict.UNLISTED}:
-            if frames.sequence(raw) is not None:
-                scope.behind += 1
-            known = event.name if event and scope.table.passes_event(event.name) else "unlisted"
-            self._connection.report(EventDropped(known, verdict.value))
+        known = event.name if event and scope.table.passes_event(event.name) else "unlisted"
+        judged = Judged(verdict, (known, verdict.value))
+        if scanned and verdict is not Verdict.REWRITE:
+            self._heads.learn(scanned[1], judged)
+        if verdict in {Verdict.FOREIGN, Verdict.UNLISTED}:
+            self._drop(judged, raw, 0, len(raw))
             return None
         if verdict is Verdict.REWRITE:
             raw = self._rewritten(raw)
         return self._with_own_ids(frames.resequence(raw, scope.behind))
+
+    def _drop(self, judged: Judged, buffer: bytes, start: int, end: int) -> None:
+        if frames.sequence_digits(buffer, start, end) is not None:
+            self._connection.scope.behind += 1
+        self._dropped[judged.counted_as] = self._dropped.get(judged.counted_as, 0) + 1
+
+    def _tell_dropped(self) -> None:
+        for (event, reason), count in self._dropped.items():
+            self._connection.report(EventDropped(event, reason, count))
+        self._dropped.clear()
 
     def _rewritten(self, raw: bytes) -> bytes:
         frame = frames.parse(raw) or {}
@@ -287,13 +341,16 @@ class _GatewayLeg:
         return self._with_own_ids(frames.response(request_id, payload))
 
     def _settle(self, request_id: str, pending: Pending, frame: dict[str, object]) -> None:
-        """Take the request off the list once its last answer is here; a run that was refused never counted."""
+        """Take the request off the list once its last answer is here.
+
+        A run that was refused never counted, and one that ended before is only told of again (`status: ok`): no event follows.
+        """
         scope = self._connection.scope
         payload = frame.get("payload")
-        accepted = pending.row.responses > 1 and isinstance(payload, dict) and payload.get("status") == "accepted"
-        if not accepted:
+        status = payload.get("status") if isinstance(payload, dict) else None
+        if pending.row.responses == 1 or status != "accepted":
             del scope.pending[request_id]
-        if frame.get("ok") is not True and pending.new_run:
+        if pending.new_run and (frame.get("ok") is not True or status not in _LIVE):
             scope.runs.ended(scope.namespace.slug, pending.new_run)
 
     def _with_own_ids(self, raw: bytes) -> bytes:
@@ -301,40 +358,3 @@ class _GatewayLeg:
         for ours, theirs in self._connection.scope.aliases.items():
             raw = raw.replace(ours.encode(), orjson.dumps(theirs)[1:-1])
         return raw
-
-
-class _Batch:
-    """What one read of the gateway becomes: slices of its bytes, and frames written anew, in order."""
-
-    __slots__ = ("_buffer", "_end", "_parts", "_start", "frames")
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self._parts: list[bytes] = []
-        self._buffer = b""
-        self._start = self._end = 0
-
-    def same(self, message: Message) -> None:
-        if message.frame_start < 0:
-            self.other(encode_frame(Opcode.TEXT, message.payload))
-            return
-        self.frames += 1
-        if message.buffer is not self._buffer or message.frame_start != self._end:
-            self._cut()
-            self._buffer, self._start = message.buffer, message.frame_start
-        self._end = message.end
-
-    def other(self, frame: bytes) -> None:
-        self.frames += 1
-        self._cut()
-        self._parts.append(frame)
-
-    def bytes(self) -> bytes:
-        self._cut()
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-    def _cut(self) -> None:
-        if self._end > self._start:
-            whole = self._start == 0 and self._end == len(self._buffer)
-            self._parts.append(self._buffer if whole else self._buffer[self._start : self._end])
-        self._buffer, self._start, self._end = b"", 0, 0

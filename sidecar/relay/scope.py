@@ -23,7 +23,7 @@ class Pending:
 
     row: MethodRow
     new_run: str = ""
-    """The id, upstream, of the run that it starts."""
+    """The id, upstream, of the run that it was counted in for; empty where it starts none, or repeats one that lives."""
 
 
 @dataclass(slots=True)

@@ -81,10 +81,11 @@ class TokenRejected(Fact):
 
 @dataclass(frozen=True, slots=True)
 class EventDropped(Fact):
-    """An event of the gateway did not pass: `reason` is `foreign`, `unlisted` or `unreadable`."""
+    """`count` events of the gateway did not pass: `reason` is `foreign` or `unlisted`."""
 
     event: str
     reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

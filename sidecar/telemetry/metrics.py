@@ -192,7 +192,7 @@ class Metrics:
         self._tokens.labels(self._word("issuer", fact.issuer), self._word("rejected", fact.reason)).inc()
 
     def _event_dropped(self, fact: facts.EventDropped) -> None:
-        self._dropped.labels(self._word("event", fact.event), self._word("dropped", fact.reason)).inc()
+        self._dropped.labels(self._word("event", fact.event), self._word("dropped", fact.reason)).inc(fact.count)
 
     def _frames_relayed(self, fact: facts.FramesRelayed) -> None:
         frames, volume = self._relayed[fact.direction]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.live.gate import Gate, standing_gate
 from tests.stack.gateway import Gateway
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
@@ -60,3 +61,10 @@ async def token_house(
     folder = tmp_path_factory.mktemp("token-sidecar")
     async with Sidecar(SidecarOptions(folder, token_gateway, identity_provider.issuer)) as sidecar:
         yield House(token_gateway, model, identity_provider, sidecar)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def gate(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate]:
+    """A sidecar of its own before the shared gateway, to be attacked by those who are nobody."""
+    async with standing_gate(gateway, tmp_path_factory.mktemp("gate")) as standing:
+        yield standing

@@ -22,9 +22,7 @@ async def test_two_chat_at_once_and_never_meet(either: House) -> None:
     async with either.client("alice") as alice, either.client("bob") as bob:
         for client in (alice, bob):
             await client.request("sessions.subscribe")
-        replies = await asyncio.gather(
-            alice.chat("main", "marker-of-alice"), bob.chat("user:bob", "marker-of-bob")
-        )
+        replies = await asyncio.gather(alice.chat("main", "marker-of-alice"), bob.chat("user:bob", "marker-of-bob"))
         assert replies[0].endswith("marker-of-alice")
         assert replies[1].endswith("marker-of-bob")
         for client, own in ((alice, "alice"), (bob, "bob")):

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from tests.stack.demo_folder import alone, folder_of, forget_taken_port, port_or_free
+from tests.stack.demo_folder import FOLDER, alone, folder_of, forget_taken_port, port_or_free
 from tests.stack.demo_lines import Lines, User
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.given_gateway import GivenGateway
@@ -186,6 +186,8 @@ async def until_it_ends(demo: Demo) -> None:
 
 async def show(stack: contextlib.AsyncExitStack, told: Told, folder: Path, given: GivenGateway | None) -> None:
     if given:
+        if given.workspaces.is_relative_to(folder):
+            given.workspaces.mkdir(exist_ok=True)
         told(
             f"gateway {await given.check()}: {given.url}, yours; agents for alice and bob are added to its configuration"
         )
@@ -228,14 +230,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="make demo", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args(argv)
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="state that is kept between runs (default: var/demo)"
+    )
+    options = parser.parse_args(argv)
     told = Told()
     if sys.platform != "linux":
         print("demo: it needs Linux, as the embedded PostgreSQL and Valkey do", file=sys.stderr)
         return 1
     try:
-        given = GivenGateway.from_environment(os.environ, folder_of(os.environ.get("GATEWAY_URL", "")))
-        folder = folder_of(given.url if given else "")
+        folder = folder_of(options.folder.resolve(), os.environ.get("GATEWAY_URL", ""))
+        given = GivenGateway.from_environment(os.environ, folder)
         with alone(folder):
             asyncio.run(run(told, folder, given))
     except StackError as error:

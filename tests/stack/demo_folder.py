@@ -16,11 +16,11 @@ from tests.stack.process import StackError, free_port
 FOLDER = Path(__file__).resolve().parents[2] / "var" / "demo"
 
 
-def folder_of(gateway_url: str) -> Path:
+def folder_of(base: Path, gateway_url: str) -> Path:
     """One per gateway: what is known of its users is of no use beside another. Empty: the demo's own gateway."""
     if not gateway_url:
-        return FOLDER
-    return FOLDER / f"gateway-{hashlib.sha256(gateway_url.encode()).hexdigest()[:12]}"
+        return base
+    return base / f"gateway-{hashlib.sha256(gateway_url.encode()).hexdigest()[:12]}"
 
 
 @contextlib.contextmanager

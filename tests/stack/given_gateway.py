@@ -18,7 +18,7 @@ from tests.stack.raw import ADMIN_SCOPES, ClosedError, RawClient, RequestError
 
 TIMEOUT_S = 20.0
 
-SNIPPET = """\
+WITH_PASSWORD = """\
 {
   gateway: {
     trustedProxies: ["127.0.0.1"],
@@ -32,6 +32,11 @@ SNIPPET = """\
       },
     },
   },
+  tools: { agentToAgent: { enabled: false }, sessions: { visibility: "self" } },
+}"""
+WITH_TOKEN = """\
+{
+  gateway: { auth: { mode: "token", token: "…" } },    // GATEWAY_TOKEN
   tools: { agentToAgent: { enabled: false }, sessions: { visibility: "self" } },
 }"""
 
@@ -59,10 +64,10 @@ class GivenGateway:
                 "GATEWAY_URL needs one secret beside it: GATEWAY_PASSWORD (the gateway's gateway.auth.password, for "
                 'gateway.auth.mode "trusted-proxy") or GATEWAY_TOKEN (its gateway.auth.token, for mode "token")'
             )
-        workspaces = Path(environ.get("GATEWAY_WORKSPACES", "") or folder / "workspaces")
+        workspaces = Path(environ.get("GATEWAY_WORKSPACES") or folder / "workspaces")
         if not workspaces.is_absolute():
             raise StackError("GATEWAY_WORKSPACES must be an absolute path, as the gateway sees it")
-        return cls(url, token, password, environ.get("GATEWAY_USER_HEADER", "") or USER_HEADER, workspaces)
+        return cls(url, token, password, environ.get("GATEWAY_USER_HEADER") or USER_HEADER, workspaces)
 
     async def check(self) -> str:
         """Its version. Raises StackError where it is away, refuses us, or is not configured for a proxy."""
@@ -111,9 +116,7 @@ class GivenGateway:
         return wrong
 
     def _needs(self) -> str:
-        if self.token:
-            return 'Its configuration needs: gateway.auth.mode "token", and the `tools` part of\n' + SNIPPET
-        return "Its configuration (openclaw.json) needs:\n" + SNIPPET
+        return "Its configuration (openclaw.json) needs:\n" + (WITH_TOKEN if self.token else WITH_PASSWORD)
 
 
 def _check_url(url: str) -> None:

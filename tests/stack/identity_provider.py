@@ -151,6 +151,7 @@ class IdentityProvider:
             "code_challenge": _unpadded(hashlib.sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
             "login_hint": user,
+            "nonce": secrets.token_urlsafe(16),
         } | ({"prompt": "consent"} if refresh else {})
         location = f"{self.issuer}/auth?{urlencode(query)}"
         for _ in range(MAX_REDIRECTS):

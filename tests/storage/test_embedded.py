@@ -247,14 +247,13 @@ class TestKilledParent:
                 assert engines.pids["redis"] != stray.pid
             assert await reaped == -signal.SIGKILL
 
-    async def test_a_pid_file_whose_number_is_another_programs_by_now(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("file", ["postgres/postmaster.pid", "run/.s.PGSQL.5432.lock"])
+    async def test_a_pid_file_whose_number_is_another_programs_by_now(self, tmp_path: Path, file: str) -> None:
         async with EmbeddedEngines(tmp_path, Reports(), redis=False):
             os.kill(os.getpid(), 0)
         with subprocess.Popen(["sleep", "600"]) as other:
             try:
-                (tmp_path / "postgres" / "postmaster.pid").write_text(
-                    f"{other.pid}\n{tmp_path / 'postgres'}\n1\n5432\n"
-                )
+                (tmp_path / file).write_text(f"{other.pid}\n{tmp_path / 'postgres'}\n1\n5432\n")
                 async with EmbeddedEngines(tmp_path, Reports(), redis=False) as engines:
                     assert engines.pids
                 assert other.poll() is None

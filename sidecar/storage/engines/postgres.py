@@ -80,20 +80,21 @@ def recipe(binaries: Path, data: Path, sockets: Path, log: Path) -> Recipe:
         death_signal=signal.SIGINT,
         stop=((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0)),
         is_ready=is_ready,
-        before=lambda: _drop_reused_pid(binaries / "postgres", data),
+        before=lambda: _drop_reused_pids(binaries / "postgres", data, sockets),
     )
 
 
-def _drop_reused_pid(binary: Path, data: Path) -> None:
-    """PostgreSQL refuses to start while the number in its pid file belongs to any process of the same user.
-    After a kill -9 it may by now be another program's, above all in a container, where numbers start anew.
+def _drop_reused_pids(binary: Path, data: Path, sockets: Path) -> None:
+    """PostgreSQL refuses to start while the number in its pid file, or in that of its socket, belongs to any process of the
+    same user. After a kill -9 it may by now be another program's, above all in a container, where numbers start anew, or a
+    dead one's whom nobody has reaped.
     """
-    pid_file = data / "postmaster.pid"
-    with contextlib.suppress(FileNotFoundError):
-        first = pid_file.read_text().split("\n", 1)[0].strip()
-        taken = first.isdigit() and Path(f"/proc/{first}").exists()
-        if taken and not works_on(int(first), binary, data):
-            pid_file.unlink()
+    for pid_file in (data / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            first = pid_file.read_text().split("\n", 1)[0].strip()
+            taken = first.isdigit() and Path(f"/proc/{first}").exists()
+            if taken and not works_on(int(first), binary, data):
+                pid_file.unlink()
 
 
 async def ensure_cluster(binaries: Path, data: Path, log: Path, run_as: RunAs) -> None:

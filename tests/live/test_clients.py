@@ -1,0 +1,204 @@
+"""The clients that people have, unmodified, alice's and bob's at once: `@openclaw/gateway-client` and the `openclaw` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.live.conftest import House
+from tests.stack.clients import CommandLine, Finished, GatewayClient
+from tests.stack.driver import CommandError
+from tests.stack.raw import is_end_of, text_of
+from tests.stack.sidecar import Sidecar, SidecarOptions
+
+pytestmark = pytest.mark.live
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody with both clients."""
+
+    name: str
+    mark: str
+    """Stands in all that they say."""
+    client: GatewayClient
+    command: CommandLine
+
+    @property
+    def agent(self) -> str:
+        return f"u-{self.name}"
+
+    async def say(self, message: str, **params: Any) -> tuple[str, list[str]]:
+        """One turn of the client; the answer, and the texts of its stream."""
+        run, since = uuid.uuid4().hex, len(self.client.events)
+        asked = {"sessionKey": "main", "message": message, "idempotencyKey": run, **params}
+        await self.client.request("chat.send", asked)
+        final = await self.client.wait_for(is_end_of(run), since=since)
+        chats = [event["payload"] for event in self.client.events[since:] if event["event"] == "chat"]
+        assert {chat["runId"] for chat in chats} == {run}
+        deltas = [text_of(chat.get("message") or {}) for chat in chats if chat["state"] == "delta"]
+        return text_of(final["payload"]["message"]), deltas
+
+    async def ran(self, method: str, params: dict[str, Any] | None = None) -> Any:
+        """What `openclaw gateway call` printed."""
+        finished = await self.command.call(method, params)
+        assert finished.status == 0, finished
+        return finished.json
+
+
+@pytest_asyncio.fixture(scope="module")
+async def people(house: House, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Person, Person]]:
+    folder = tmp_path_factory.mktemp("people")
+    async with GatewayClient(folder / "a") as one, GatewayClient(folder / "b") as other:
+        pair = [await person(house, folder, name, client) for name, client in (("alice", one), ("bob", other))]
+        await asyncio.gather(*(each.client.connect(house.sidecar.url, each.command.token) for each in pair))
+        yield pair[0], pair[1]
+
+
+async def person(house: House, folder: Path, name: str, client: GatewayClient) -> Person:
+    login = f"{name}{uuid.uuid4().hex[:6]}"
+    command = CommandLine(folder / f"cli-{name}", house.sidecar.url, await house.token(login))
+    return Person(login, f"mark{uuid.uuid4().hex[:12]}", client, command)
+
+
+async def test_the_client_chats_streams_lists_and_remembers(people: tuple[Person, Person]) -> None:
+    async def use(one: Person) -> None:
+        defaults = one.client.hello["snapshot"]["sessionDefaults"]
+        assert (defaults["defaultAgentId"], defaults["mainSessionKey"]) == (one.agent, f"agent:{one.agent}:main")
+        words = " ".join(f"{one.mark}-{number}" for number in range(12))
+        answer, deltas = await one.say(f"[[slow 12 60]] [[reply {words}]]")
+        assert answer == words
+        assert len(deltas) > 1
+        assert all(words.startswith(text) for text in deltas)
+        answered = await one.client.request(
+            "agent",
+            {"sessionKey": "side", "message": f"{one.mark} by agent", "idempotencyKey": uuid.uuid4().hex},
+            final=True,
+        )
+        assert answered["result"]["payloads"][0]["text"].endswith("by agent")
+        history = await one.client.request("chat.history", {"sessionKey": f"user:{one.name}"})
+        assert words in json.dumps(history["messages"])
+        listed = await one.client.request("sessions.list", {})
+        assert {row["key"] for row in listed["sessions"]} == {f"agent:{one.agent}:main", f"agent:{one.agent}:side"}
+
+    await asyncio.gather(*map(use, people))
+    assert not [state for each in people for state in each.client.states if state["state"] == "gap"]
+
+
+async def test_the_client_stops_a_slow_run(people: tuple[Person, Person]) -> None:
+    """Alice's stop ends her own turn, and nobody else's."""
+    alice, bob = people
+
+    async def stopped() -> dict[str, Any]:
+        run = uuid.uuid4().hex
+        asked = {"sessionKey": "main", "message": "[[slow 400 50]] [[long 400]]", "idempotencyKey": run}
+        await alice.client.request("chat.send", asked)
+        await alice.client.wait_for(lambda event: (event.get("payload") or {}).get("runId") == run)
+        await alice.client.request("chat.abort", {"sessionKey": "main", "runId": run})
+        return await alice.client.wait_for(is_end_of(run))
+
+    ended, (answer, _) = await asyncio.gather(stopped(), bob.say("[[slow 20 50]] [[long 20]]"))
+    assert ended["payload"]["state"] == "aborted"
+    assert answer.endswith("w19")
+
+
+async def test_the_client_is_refused_with_a_sentence(
+    people: tuple[Person, Person], house: House, tmp_path: Path
+) -> None:
+    alice, bob = people
+    for method, params in (
+        ("chat.history", {"sessionKey": f"agent:{alice.agent}:main"}),
+        ("chat.send", {"sessionKey": f"user:{alice.name}", "message": "x", "idempotencyKey": uuid.uuid4().hex}),
+        ("sessions.list", {"agentId": alice.agent}),
+    ):
+        with pytest.raises(CommandError, match=r"is not yours|is not you") as refused:
+            await bob.client.request(method, params)
+        assert refused.value.detail_code == "FOREIGN_KEY"
+    with pytest.raises(CommandError, match="not available here") as closed:
+        await bob.client.request("config.get")
+    assert closed.value.detail_code == "METHOD_NOT_ALLOWED"
+    async with GatewayClient(tmp_path) as stranger:
+        with pytest.raises(CommandError, match="not a signed access token"):
+            await stranger.connect(house.sidecar.url, "wrong")
+        assert (await stranger.wait_for_state("paused"))["detailCode"] == "AUTH_TOKEN_MISMATCH", "it does not retry"
+
+
+async def test_the_command(people: tuple[Person, Person]) -> None:
+    async def use(one: Person) -> None:
+        health = await one.ran("health")
+        assert health["defaultAgentId"] == one.agent
+        assert {agent["agentId"] for agent in health["agents"]} <= {one.agent}
+        said = await one.command.run("agent", "--session-key", "cli", "--message", f"{one.mark} by hand", "--json")
+        assert said.status == 0, said
+        assert said.json["result"]["payloads"][0]["text"].endswith(f"{one.mark} by hand")
+        run = uuid.uuid4().hex
+        asked = {"sessionKey": "cli", "message": f"{one.mark} by call", "idempotencyKey": run}
+        assert (await one.ran("chat.send", asked))["runId"] == run
+        await one.client.wait_for(is_end_of(run))
+        assert f"{one.mark} by call" in json.dumps(await one.ran("chat.history", {"sessionKey": "cli"}))
+        keys = {row["key"] for row in (await one.ran("sessions.list"))["sessions"]}
+        assert f"agent:{one.agent}:cli" in keys
+        assert {key.split(":")[1] for key in keys} == {one.agent}
+
+    await asyncio.gather(*map(use, people))
+
+
+async def test_the_command_is_refused_with_a_sentence(people: tuple[Person, Person], tmp_path: Path) -> None:
+    alice, bob = people
+    url = bob.command.url
+    forged = f"{bob.command.token[:-20]}AAAAAAAAAA{bob.command.token[-10:]}"
+    foreign, wrong, unsigned = await asyncio.gather(
+        bob.command.call("chat.history", {"sessionKey": f"agent:{alice.agent}:main"}),
+        CommandLine(tmp_path / "wrong", url, "gt_wrong").call("health"),
+        CommandLine(tmp_path / "forged", url, forged).call("health"),
+    )
+    for finished, sentence in (
+        (foreign, "that agent is not yours"),
+        (wrong, "not a signed access token"),
+        (unsigned, "signature is wrong"),
+    ):
+        assert finished.status != 0
+        assert sentence in said_by(finished), finished
+        assert bob.command.token not in said_by(finished)
+
+
+def said_by(finished: Finished) -> str:
+    return finished.stdout + finished.stderr
+
+
+async def test_nothing_of_the_other_came_to_either(people: tuple[Person, Person], house: House) -> None:
+    """After all of the above."""
+    for one, other in (people, reversed(people)):
+        seen = "\n".join(one.client.received)
+        assert one.mark in seen
+        for word in (other.mark, other.name, house.gateway.password, str(house.gateway.state_dir)):
+            assert word not in seen
+
+
+async def test_clients_come_back_by_themselves(
+    house: House, tmp_path_factory: pytest.TempPathFactory, people: tuple[Person, Person]
+) -> None:
+    """Through a restart and a crash of the sidecar, on the same port; sessions are where they were."""
+    folder = tmp_path_factory.mktemp("restarted")
+    sidecar = Sidecar(SidecarOptions(folder, house.gateway, house.identity_provider.issuer))
+    alice = people[0]
+    async with sidecar, GatewayClient(folder / "client") as client:
+        await client.connect(sidecar.url, alice.command.token)
+        for end in (sidecar.stop, sidecar.kill):
+            hellos = len(client.states)
+            await end()
+            await client.wait_for_state("closed", since=hellos)
+            await sidecar.start()
+            await client.wait_for_state("hello", since=hellos)
+            history = await client.request("chat.history", {"sessionKey": "main"})
+            assert alice.mark in json.dumps(history)
+            again = Person(alice.name, alice.mark, client, alice.command)
+            assert (await again.say("and on it goes"))[0].endswith("on it goes")

@@ -1,0 +1,141 @@
+"""An event passes only where it names the caller's own session or agent, and nobody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.policy.events import Verdict, judge, rewrite
+from sidecar.policy.table import Passage
+from sidecar.protocol.frames import Event, read_event
+from tests.policy.oracle import names_foreign
+from tests.policy.people import ALICE, BOB, FOREIGN_KEYS, TABLE
+from tests.protocol.json_values import VALUES
+from tests.protocol.samples import EVENTS, Sample
+
+OWN = sorted(name for name, passage in TABLE.events.items() if passage is Passage.OWN)
+PASS = sorted(name for name, passage in TABLE.events.items() if passage is Passage.PASS)
+KEYS = [
+    "agent:u-bob:main",
+    "agent:u-bob:cron:7:run:1",
+    "agent:u-bob:subagent:9",
+    "agent:u-alice:main",
+    "agent:main:main",
+    "global",
+    "",
+    None,
+]
+AGENTS = ["u-bob", "u-alice", "u-bobby", "main", "U-BOB", "u-bob ", "", None]
+
+
+def verdict(name: str, payload: Any) -> Verdict:
+    event = read_event(orjson.dumps({"type": "event", "event": name, "payload": payload}))
+    assert event is not None
+    return judge(event, BOB, TABLE)
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("agent", AGENTS)
+def test_own(name: str, key: str | None, agent: str | None) -> None:
+    payload = {name: value for name, value in (("sessionKey", key), ("agentId", agent)) if value is not None}
+    theirs = (key is None or key.startswith("agent:u-bob:")) and (agent is None or agent == "u-bob")
+    expected = Verdict.PASS if theirs and payload else Verdict.FOREIGN
+    assert verdict(name, payload) is expected
+    assert judge(Event(name, key, agent, payload), BOB, TABLE) is expected
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        "agent:u-bob:main",
+        7,
+        {},
+        {"key": "agent:u-bob:main"},
+        {"data": {"sessionKey": "agent:u-bob:main"}},
+        {"sessionKey": ["agent:u-bob:main"]},
+        {"sessionKey": {"key": "agent:u-bob:main"}},
+        {"sessionKey": "agent:u-bob:main", "agentId": 7},
+        {"sessionKey": 7, "agentId": "u-bob"},
+    ],
+)
+def test_what_does_not_say_whose_it_is_is_nobodys(name: str, payload: Any) -> None:
+    assert verdict(name, payload) is Verdict.FOREIGN
+
+
+@pytest.mark.parametrize("key", FOREIGN_KEYS)
+def test_somebody_elses(key: str) -> None:
+    for name in OWN:
+        assert verdict(name, {"sessionKey": key, "agentId": "u-bob"}) is Verdict.FOREIGN
+
+
+@pytest.mark.parametrize(
+    "name", ["presence", "cron", "task", "config.changed", "", "CHAT", "chat ", "connect.challenge"]
+)
+@pytest.mark.parametrize("payload", [{}, {"sessionKey": "agent:u-bob:main", "agentId": "u-bob"}])
+def test_no_row_no_passage(name: str, payload: Any) -> None:
+    assert verdict(name, payload) is Verdict.UNLISTED
+
+
+@pytest.mark.parametrize("name", PASS)
+def test_what_names_nobody_passes(name: str) -> None:
+    assert verdict(name, {"ts": 1}) is Verdict.PASS
+
+
+@given(VALUES)
+def test_health_is_said_again(payload: Any) -> None:
+    assert verdict("health", payload) is Verdict.REWRITE
+    said = rewrite(payload, BOB)
+    assert said["defaultAgentId"] == "u-bob"
+    assert said["agents"] == []
+
+
+def test_health_has_the_own_agent_alone() -> None:
+    payload = {
+        "ok": True,
+        "ts": 1,
+        "channels": {"alice": {}},
+        "defaultAgentId": "u-alice",
+        "agents": [
+            {"agentId": "u-alice", "isDefault": True},
+            {"agentId": "u-bob", "sessions": {"path": "/home/alice"}},
+        ],
+        "sessions": {"path": "/home/alice", "recent": [{"key": "agent:u-alice:main"}]},
+    }
+    said = rewrite(payload, BOB)
+    assert not names_foreign(said)
+    assert said["agents"] == [{"agentId": "u-bob", "isDefault": True}]
+
+
+@pytest.mark.parametrize("sample", [sample for sample in EVENTS if sample.frame["event"] in OWN], ids=str)
+def test_real_events_reach_their_owner_alone(sample: Sample) -> None:
+    raw = sample.raw.replace(b'"agent:main:', b'"agent:u-alice:').replace(b'"agentId":"main"', b'"agentId":"u-alice"')
+    assert raw != sample.raw
+    event = read_event(raw)
+    assert event is not None
+    assert judge(event, ALICE, TABLE) is Verdict.PASS
+    assert judge(event, BOB, TABLE) is Verdict.FOREIGN
+
+
+scopes = st.one_of(st.sampled_from([*KEYS, *AGENTS, *FOREIGN_KEYS]), VALUES)
+
+
+@given(
+    st.sampled_from([*OWN, "task", "x"]),
+    st.dictionaries(st.sampled_from(["sessionKey", "agentId", "key", "data"]), scopes),
+)
+def test_a_passing_event_names_nobody_else(name: str, payload: dict[str, Any]) -> None:
+    if verdict(name, payload) is not Verdict.PASS:
+        return
+    key, agent = payload.get("sessionKey"), payload.get("agentId")
+    assert name in OWN
+    assert key is None or key.startswith("agent:u-bob:")
+    assert agent in {None, "u-bob"}
+    assert (key, agent) != (None, None)

@@ -1,0 +1,307 @@
+"""Whatever a client asks for, what goes on to the gateway names the caller's own things and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import ForeignKey, MalformedFrame, MethodRefused
+from sidecar.policy.requests import MAX_RUN_ID, Answer, Forward, Patched, decide
+from sidecar.policy.table import Rule, read_table
+from tests.policy.oracle import is_bobs, obeys
+from tests.policy.people import BOB, FOREIGN_KEYS, ODD_KEYS, OWN_KEYS, SOURCE, TABLE
+from tests.protocol.json_values import VALUES
+
+PATCHED = Patched("/srv/openclaw/users/u-bob", "u-bob")
+KEY_RULES = {Rule.KEY, Rule.EXISTING_KEY}
+NAMES = sorted({name for row in TABLE.methods.values() for name in row.params})
+UNKNOWN = [
+    "workspaceDir",
+    "authProfileId",
+    "parentSessionKey",
+    "fork",
+    "cwd",
+    "provider",
+    "model",
+    "SessionKey",
+    "sessionKey ",
+    "x",
+    "",
+]
+FILE = {"type": "image", "mimeType": "image/png", "fileName": "a.png", "content": "aGk="}
+
+keys = st.sampled_from([*OWN_KEYS, *FOREIGN_KEYS, *ODD_KEYS]) | st.text(max_size=20)
+agents = st.sampled_from(["u-bob", "main", "", " U-BOB ", "u-alice", "MAIN\t", "u-bobby", "u-bob\u200b", "U-ALICE"])
+texts = st.sampled_from(["hello", "/help", "/model x", "and/or", "x /reset"]) | st.text(max_size=12)
+files = st.sampled_from([[], [FILE], [FILE, FILE], [{**FILE, "path": "/etc/passwd"}], ["media://inbound/1"], {}])
+runs = st.sampled_from(["r1", "0f8e6a52-5d5c-4d0f-9f11-2c0c3a4f9f50", " r1", "", "r\n", "é", "x" * 129]) | st.text(
+    max_size=8
+)
+values = st.one_of(keys, agents, texts, files, runs, VALUES, st.lists(keys, max_size=3))
+BY_RULE: dict[Rule, st.SearchStrategy[Any]] = {
+    Rule.KEY: keys,
+    Rule.EXISTING_KEY: keys,
+    Rule.EXISTING_KEYS: st.lists(keys, max_size=3),
+    Rule.AGENT: agents,
+    Rule.TEXT: texts,
+    Rule.ATTACHMENTS: files,
+    Rule.NEW_RUN: runs,
+    Rule.OWN_RUN: runs,
+}
+
+
+@st.composite
+def params_of(draw: st.DrawFn, method: str) -> dict[str, Any]:
+    """Mostly what the method takes, with values that fit; sometimes anything."""
+    rules = TABLE.methods[method].params if method in TABLE.methods else {}
+    fitting: dict[str, Any] = {name: BY_RULE.get(rule, VALUES) for name, rule in rules.items()}
+    params: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=fitting))
+    if draw(st.integers(0, 3)) == 0:
+        params |= draw(st.dictionaries(st.sampled_from([*NAMES, *UNKNOWN]), values, max_size=3))
+    return params
+
+
+def ids() -> Any:
+    numbers = itertools.count()
+    return lambda: f"ours-{next(numbers)}"
+
+
+def ask(method: str, params: dict[str, Any], patched: Patched | None = None) -> Forward | Answer:
+    return decide(method, params, BOB, TABLE, new_id=ids(), patched=patched)
+
+
+def forwarded(method: str, **params: Any) -> dict[str, Any]:
+    decision = ask(method, params)
+    assert isinstance(decision, Forward)
+    return decision.params
+
+
+@given(st.data(), st.sampled_from([*TABLE.methods, "config.patch", "", "\ud800"]), st.sampled_from([None, PATCHED]))
+def test_whatever_is_asked(data: st.DataObject, method: str, patched: Patched | None) -> None:
+    params = data.draw(params_of(method))
+    before = copy.deepcopy(params)
+    try:
+        decision = ask(method, params, patched)
+    except (MethodRefused, ForeignKey, MalformedFrame):
+        assert params == before
+        return
+    row = TABLE.methods[method]
+    assert params == before
+    assert isinstance(decision, Answer) == (row.answer is not None)
+    if isinstance(decision, Answer):
+        assert decision.payload == row.answer
+        return
+    injected = (
+        {"workspaceDir": PATCHED.workspace_dir, "authProfileId": PATCHED.auth_profile_id}
+        if patched and row.starts_run
+        else {}
+    )
+    assert {name: decision.params.get(name) for name in injected} == injected
+    own = {name: value for name, value in decision.params.items() if name not in injected}
+    assert set(row.force) <= set(own) <= set(row.params)
+    assert all(obeys(row.params[name], value) for name, value in own.items()), own
+    assert {name for name, rule in row.params.items() if rule is not Rule.DROP} & set(params) <= set(own)
+    assert decision.changed == (decision.params != before)
+    assert decision.row is row
+
+
+@pytest.mark.parametrize("method", sorted(set(TABLE.methods)))
+def test_every_row_can_be_called_bare(method: str) -> None:
+    decision = ask(method, {})
+    if isinstance(decision, Forward):
+        assert set(decision.params) == set(TABLE.methods[method].force)
+        assert all(obeys(TABLE.methods[method].params[name], value) for name, value in decision.params.items())
+
+
+KEYED = [(row.name, name) for row in TABLE.methods.values() for name, rule in row.params.items() if rule in KEY_RULES]
+
+
+@pytest.mark.parametrize(("method", "name"), KEYED)
+@pytest.mark.parametrize("key", FOREIGN_KEYS)
+def test_somebody_elses_key(method: str, name: str, key: str) -> None:
+    with pytest.raises(ForeignKey) as caught:
+        ask(method, {name: key})
+    assert "alice" not in caught.value.message
+
+
+@pytest.mark.parametrize(("method", "name"), KEYED)
+@pytest.mark.parametrize("value", [None, 7, True, ["main"], {"key": "main"}])
+def test_a_key_is_text(method: str, name: str, value: Any) -> None:
+    with pytest.raises(MalformedFrame, match=f"'{name}' is text"):
+        ask(method, {name: value})
+
+
+AGENTS = [(row.name, name) for row in TABLE.methods.values() for name, rule in row.params.items() if rule is Rule.AGENT]
+
+
+@pytest.mark.parametrize(("method", "name"), AGENTS)
+def test_agents(method: str, name: str) -> None:
+    for own in ("u-bob", "U-BOB", " u-bob\t", "main", "MAIN", "", " "):
+        assert forwarded(method, **{name: own})[name] == "u-bob"
+    for foreign in ("u-alice", "u-bobby", "u-bo", "u-bob:x", "u-bob\u200b", "agent:u-bob"):
+        with pytest.raises(ForeignKey):
+            ask(method, {name: foreign})
+    with pytest.raises(MalformedFrame):
+        ask(method, {name: None})
+
+
+def test_a_run_is_claimed_under_the_clients_id_or_one_of_ours() -> None:
+    decision = ask("chat.send", {"message": "hi", "idempotencyKey": "r1"})
+    assert isinstance(decision, Forward)
+    assert (decision.new_run, decision.new_run_param, decision.own_run, decision.own_run_param) == (
+        "r1",
+        "idempotencyKey",
+        None,
+        "",
+    )
+    decision = ask("chat.send", {"message": "hi"})
+    assert isinstance(decision, Forward)
+    assert (decision.new_run, decision.params["idempotencyKey"]) == ("ours-0", "ours-0")
+
+
+def test_a_run_that_is_read_or_ended_is_named() -> None:
+    decision = ask("chat.abort", {"sessionKey": "main", "runId": "r1"})
+    assert isinstance(decision, Forward)
+    assert (decision.own_run, decision.own_run_param, decision.new_run, decision.new_run_param) == (
+        "r1",
+        "runId",
+        None,
+        "",
+    )
+    decision = ask("chat.abort", {"sessionKey": "main"})
+    assert isinstance(decision, Forward)
+    assert (decision.own_run, decision.own_run_param) == (None, "")
+
+
+@pytest.mark.parametrize(("method", "name"), [("chat.send", "idempotencyKey"), ("agent.wait", "runId")])
+@pytest.mark.parametrize("run_id", ["", " ", " r1", "r1 ", "r\n1", "é", "x" * (MAX_RUN_ID + 1), "\u200b", "\x7f"])
+def test_run_ids_are_plain(method: str, name: str, run_id: str) -> None:
+    with pytest.raises(MalformedFrame, match="printable ASCII"):
+        ask(method, {name: run_id})
+    assert forwarded(method, **{name: "x" * MAX_RUN_ID})[name] == "x" * MAX_RUN_ID
+
+
+def test_what_needs_no_change_is_not_changed() -> None:
+    unchanged: list[tuple[str, dict[str, Any]]] = [
+        ("chat.send", {"sessionKey": "agent:u-bob:main", "message": "hi", "idempotencyKey": "r1", "thinking": "low"}),
+        ("chat.history", {"sessionKey": "agent:u-bob:main", "limit": 50}),
+        ("sessions.list", {"agentId": "u-bob", "limit": 10, "spawnedBy": "agent:u-bob:main"}),
+        ("sessions.subscribe", {}),
+        ("health", {}),
+    ]
+    for method, params in unchanged:
+        decision = ask(method, params)
+        assert isinstance(decision, Forward)
+        assert not decision.changed
+        assert decision.params == params
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("chat.send", {"sessionKey": "main", "message": "hi", "idempotencyKey": "r1"}),
+        ("chat.send", {"sessionKey": "agent:u-bob:main", "message": "hi"}),
+        ("chat.send", {"sessionKey": "agent:u-bob:main", "message": "hi", "idempotencyKey": "r1", "deliver": True}),
+        ("chat.history", {}),
+        ("health", {"probe": True}),
+        ("sessions.list", {"agentId": "main"}),
+    ],
+)
+def test_what_changes(method: str, params: dict[str, Any]) -> None:
+    decision = ask(method, params)
+    assert isinstance(decision, Forward)
+    assert decision.changed
+
+
+@pytest.mark.parametrize("method", ["config.patch", "chat.send ", "CHAT.SEND", "", "chat", "x" * 500, "\u202e", "a\nb"])
+def test_methods_without_a_row(method: str) -> None:
+    with pytest.raises(MethodRefused) as caught:
+        ask(method, {})
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 120
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(row.name, name) for row in TABLE.methods.values() if row.answer is None for name in UNKNOWN
+     if name not in row.params and not (row.starts_run and name in {"workspaceDir", "authProfileId"})],
+)  # fmt: skip
+def test_parameters_without_a_rule(method: str, name: str) -> None:
+    with pytest.raises(MethodRefused) as caught:
+        ask(method, {name: "x"})
+    assert caught.value.detail_code == "PARAM_NOT_ALLOWED"
+
+
+def test_what_patched_gateways_take_is_the_users_own() -> None:
+    asked = {"message": "hi", "workspaceDir": "/srv/openclaw/users/u-alice", "authProfileId": "u-alice"}
+    assert "u-alice" not in repr(forwarded("chat.send", **asked))
+    assert "workspaceDir" not in forwarded("chat.send", **asked)
+    decision = ask("chat.send", asked, PATCHED)
+    assert isinstance(decision, Forward)
+    assert decision.changed
+    assert decision.params["workspaceDir"] == PATCHED.workspace_dir
+    assert decision.params["authProfileId"] == "u-bob"
+    history = ask("chat.history", {}, PATCHED)
+    assert isinstance(history, Forward)
+    assert set(history.params) == {"sessionKey"}
+
+
+@pytest.mark.parametrize("text", ["/model x", "hello /reset", "\u200b/bash"])
+def test_commands_in_a_persons_text(text: str) -> None:
+    for method in ("chat.send", "agent"):
+        with pytest.raises(MethodRefused, match="command"):
+            ask(method, {"message": text})
+    assert forwarded("sessions.patch", key="main", label=text)["label"] == text
+
+
+@pytest.mark.parametrize(
+    "attachments", [[], [FILE], [{"content": "aGk="}, {"source": {"type": "base64", "data": "aGk="}}]]
+)
+def test_files_that_the_request_carries(attachments: Any) -> None:
+    assert forwarded("chat.send", attachments=attachments)["attachments"] == attachments
+
+
+@pytest.mark.parametrize(
+    "attachments",
+    [
+        None, "media://inbound/1", {}, [None], ["media://inbound/1"], [[]], [{**FILE, "path": "/etc/passwd"}], [{**FILE, "url": "file:///"}],
+        [{**FILE, "mediaUrl": "media://inbound/1"}], [{**FILE, "content": {"path": "x"}}], [{**FILE, "content": ["x"]}],
+        [{"source": {"type": "url", "url": "file:///etc/passwd"}}], [{"source": {"type": "base64", "url": "x"}}], [{"source": {}}],
+        [{"source": "media://inbound/1"}], [{"source": {"type": "base64", "data": 7}}], [FILE, {"source": None}],
+    ],
+)  # fmt: skip
+def test_files_that_lie_elsewhere(attachments: Any) -> None:
+    with pytest.raises(MalformedFrame, match="base64 text"):
+        ask("chat.send", {"attachments": attachments})
+
+
+LISTED = read_table(SOURCE + b'\n[methods."sessions.viewers.set"]\nparams = { sessionKeys = "existing-keys" }\n')
+
+
+@given(st.lists(keys, max_size=4) | VALUES)
+def test_lists_of_keys(written: Any) -> None:
+    """No row that ships has one yet, so one is added."""
+    try:
+        decision = decide("sessions.viewers.set", {"sessionKeys": written}, BOB, LISTED, new_id=ids())
+    except (ForeignKey, MalformedFrame):
+        return
+    assert isinstance(decision, Forward)
+    adopted = decision.params["sessionKeys"]
+    assert len(adopted) == len(written)
+    assert all(map(is_bobs, adopted))
+    assert decision.changed == (adopted != written)
+
+
+def test_a_list_of_keys_is_refused_for_one_of_them() -> None:
+    for written, error in [
+        (["main", "agent:u-alice:main"], ForeignKey),
+        (["main", 7], MalformedFrame),
+        ("main", MalformedFrame),
+    ]:
+        with pytest.raises(error):
+            decide("sessions.viewers.set", {"sessionKeys": written}, BOB, LISTED, new_id=ids())

@@ -1,0 +1,255 @@
+"""A table that has no meaning is refused, naming the row; the table that ships opens nothing that it should not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sidecar.policy.responses import FILTERS
+from sidecar.policy.table import MethodRow, Passage, PolicyError, Rule, read_table
+from tests.policy.people import SOURCE, TABLE
+
+SMALL = """
+[gateway]
+since = "2026.8"
+until = "2026.10"
+[methods."chat.send"]
+starts_run = true
+force = { idempotencyKey = "new-run", sessionKey = "key" }
+params = { message = "text" }
+[methods."chat.history"]
+response = "own-session"
+force = { sessionKey = "existing-key" }
+[methods."cron.list"]
+answer = { jobs = [] }
+[events]
+tick = "pass"
+chat = "own"
+[commands]
+allowed = ["help"]
+closed = ["model"]
+"""
+
+
+def altered(old: str, new: str) -> bytes:
+    assert SMALL.count(old) == 1
+    return SMALL.replace(old, new).encode()
+
+
+def test_rows() -> None:
+    table = read_table(SMALL.encode())
+    assert (table.since, table.until) == ((2026, 8), (2026, 10))
+    assert table.methods["chat.send"] == MethodRow(
+        name="chat.send",
+        params={"message": Rule.TEXT, "idempotencyKey": Rule.NEW_RUN, "sessionKey": Rule.KEY},
+        force={"idempotencyKey": Rule.NEW_RUN, "sessionKey": Rule.KEY},
+        starts_run=True,
+    )
+    assert table.methods["chat.history"].response == "own-session"
+    assert table.methods["cron.list"].answer == {"jobs": []}
+    assert table.events == {"tick": Passage.PASS, "chat": Passage.OWN}
+    assert (table.allowed_commands, table.closed_commands) == (frozenset({"help"}), frozenset({"model"}))
+
+
+def test_no_row_no_passage() -> None:
+    table = read_table(SMALL.encode())
+    assert table.passes_method("chat.send")
+    assert not table.passes_method("config.patch")
+    assert not table.passes_method("")
+    assert table.passes_event("chat")
+    assert table.passes_event("connect.challenge")
+    assert not table.passes_event("presence")
+
+
+@pytest.mark.parametrize(
+    ("version", "covered"),
+    [
+        ("2026.7.9", False),
+        ("2026.8.0", True),
+        ("2026.8.2", True),
+        ("2026.9.6", True),
+        ("2026.9.6-3", True),
+        ("2026.10.1", False),
+        ("2027.1.1", False),
+        ("2025.12.1", False),
+        ("2026.9", False),
+        ("v2026.9.6", False),
+        ("", False),
+    ],
+)
+def test_versions(version: str, covered: bool) -> None:
+    assert read_table(SMALL.encode()).covers(version) is covered
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[gateway", "TOMLDecodeError"),
+        (b"", "gateway"),
+        (altered("[events]", "[event]"), "events"),
+        (altered('since = "2026.8"', 'since = "2026"'), "not enough values"),
+        (altered('since = "2026.8"', "since = 2026.8"), "AttributeError"),
+        (altered('since = "2026.8"', ""), "since"),
+        (altered('tick = "pass"', 'tick = "passes"'), "passes"),
+        (altered('closed = ["model"]', "closed = 7"), "TypeError"),
+        (b"methods = []\nevents = {}\n[gateway]\nsince = '2026.8'\nuntil = '2026.9'\n[commands]", "AttributeError"),
+        (altered('message = "text"', 'message = "txt"'), "chat.send: 'txt'"),
+        (altered('message = "text"', "message = ['text']"), "chat.send: "),
+        (altered('params = { message = "text" }', 'params = ["message"]'), "chat.send: "),
+        (altered('response = "own-session"', 'filter = "own-session"'), "chat.history: filter"),
+        (altered('sessionKey = "existing-key"', 'sessionKey = "pass"'), "chat.history: only a key"),
+        (altered('sessionKey = "existing-key"', 'sessionKey = "own-run"'), "chat.history: only a key"),
+        (altered("starts_run = true", ""), "chat.send: what starts a run"),
+        (altered('response = "own-session"', "starts_run = true"), "chat.history: what starts a run"),
+        (altered('[methods."cron.list"]\nanswer = { jobs = [] }', '[methods]\n"cron.list" = 7'), "cron.list: "),
+    ],
+)
+def test_what_has_no_meaning(source: bytes, said: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(said)):
+        read_table(source)
+
+
+def test_the_table_that_ships_covers_the_tested_gateways() -> None:
+    assert TABLE.covers("2026.9.6")
+    assert TABLE.covers("2026.8.2")
+
+
+@pytest.mark.parametrize("row", TABLE.methods.values(), ids=lambda row: row.name)
+def test_every_row_can_be_obeyed(row: MethodRow) -> None:
+    assert row.response in {"pass", *FILTERS}
+    assert set(row.force) <= set(row.params)
+    assert row.responses in {1, 2}
+    assert sum(rule is Rule.NEW_RUN for rule in row.params.values()) == int(row.starts_run)
+    assert sum(rule is Rule.OWN_RUN for rule in row.params.values()) <= 1
+    if row.answer is not None:
+        assert (row.params, row.force, row.response, row.starts_run) == ({}, {}, "pass", False)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE.methods.values() if row.starts_run], ids=lambda row: row.name)
+def test_what_starts_a_run_is_the_callers_own(row: MethodRow) -> None:
+    """Both are set where the client left them out: else the gateway takes its default agent, or a run without a claim."""
+    assert row.force["sessionKey"] is Rule.KEY
+    assert row.force["idempotencyKey"] is Rule.NEW_RUN
+    assert row.params["message"] is Rule.TEXT
+
+
+KEYS = {Rule.KEY, Rule.EXISTING_KEY}
+NAMED = {
+    "sessionKey": KEYS,
+    "key": KEYS,
+    "parentSessionKey": KEYS,
+    "spawnedBy": KEYS,
+    "sessionKeys": {Rule.EXISTING_KEYS},
+    "keys": {Rule.EXISTING_KEYS},
+    "agentId": {Rule.AGENT},
+    "runId": {Rule.OWN_RUN},
+    "idempotencyKey": {Rule.NEW_RUN, Rule.DROP},
+    "sessionId": {Rule.DROP},
+    "message": {Rule.TEXT},
+    "attachments": {Rule.ATTACHMENTS},
+    "deliver": {Rule.DROP},
+    "to": {Rule.DROP},
+    "extraSystemPrompt": {Rule.DROP},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "rule"),
+    [(row.name, name, rule) for row in TABLE.methods.values() for name, rule in row.params.items() if name in NAMED],
+)
+def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, name: str, rule: Rule) -> None:
+    assert rule in NAMED[name], method
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "config.patch",
+        "config.get",
+        "config.apply",
+        "agents.create",
+        "agents.delete",
+        "agents.update",
+        "models.authSetApiKey",
+        "sessions.delete",
+        "sessions.reset",
+        "sessions.compact",
+        "sessions.rewind",
+        "logs.tail",
+        "portal.open",
+        "fs.listDir",
+        "audit.list",
+        "users.list",
+        "system-presence",
+        "usage.status",
+        "usage.cost",
+        "sessions.usage",
+        "exec.approval.resolve",
+        "device.pair.approve",
+        "node.invoke",
+        "secrets.list",
+        "update.run",
+        "skills.install",
+        "cron.add",
+        "cron.run",
+        "send",
+        "wake",
+        "connect",
+        "tools.invoke",
+        "artifacts.get",
+    ],
+)
+def test_what_users_may_not(method: str) -> None:
+    assert not TABLE.passes_method(method)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "presence",
+        "config.changed",
+        "cron",
+        "task",
+        "device.pair.requested",
+        "exec.approval.requested",
+        "node.pair.requested",
+    ],
+)
+def test_events_of_nobody_stay_behind(event: str) -> None:
+    assert not TABLE.passes_event(event)
+
+
+def test_only_what_names_nobody_passes_unseen() -> None:
+    unseen = {name for name, passage in TABLE.events.items() if passage is Passage.PASS}
+    assert unseen == {"tick", "shutdown", "gateway.suspension"}
+
+
+def test_commands() -> None:
+    assert not TABLE.allowed_commands & TABLE.closed_commands
+    words = TABLE.allowed_commands | TABLE.closed_commands
+    assert all(re.fullmatch(r"[a-z][a-z0-9_-]*", word) for word in words)
+    assert {
+        "bash",
+        "config",
+        "restart",
+        "mcp",
+        "new",
+        "reset",
+        "btw",
+        "side",
+        "exec",
+        "model",
+        "usage",
+    } <= TABLE.closed_commands
+
+
+def test_a_parameter_has_one_rule() -> None:
+    """TOML itself refuses a key twice in one table; `force` and `params` are two."""
+    twice = altered('params = { message = "text" }', 'params = { message = "text", sessionKey = "pass" }')
+    assert read_table(twice).methods["chat.send"].params["sessionKey"] is Rule.KEY
+
+
+def test_the_source_that_ships_is_what_is_read() -> None:
+    assert read_table(SOURCE) == TABLE

@@ -1,0 +1,224 @@
+"""Runs over a real Redis: whose they are, how many may live, and that the count comes back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
+from sidecar.protocol import frames
+from sidecar.quota.runs import RunOptions, Runs, new_run_id
+from sidecar.quota.watch import watch
+from sidecar.storage.redis import RedisOptions, RedisStore
+from tests.stack.process import free_port
+
+ALICE, BOB = "u-alice", "u-bob"
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+def runs_of(store: RedisStore, limit: int = 2, live_ms: int = 180_000, gateway: str = "main") -> Runs:
+    return Runs(gateway, store, RunOptions(limit, live_ms), SECRET, time.time)
+
+
+@contextlib.asynccontextmanager
+async def telling(runs: Runs) -> AsyncIterator[Runs]:
+    task = asyncio.create_task(runs.run())
+    try:
+        yield runs
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def start(runs: Runs, slug: str, run_id: str) -> bool:
+    return await runs.admit(slug, await runs.claim(slug, run_id))
+
+
+async def free_again(runs: Runs, slug: str) -> None:
+    """Wait until one more may start, and start it. Raises TimeoutError."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(TooManyRuns):
+                await runs.admit(slug, f"probe-of-{slug}")
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_the_limit_is_per_user_and_says_how_many(store: RedisStore) -> None:
+    runs = runs_of(store)
+    assert [await start(runs, ALICE, f"a{number}") for number in range(2)] == [True, True]
+    with pytest.raises(TooManyRuns) as refused:
+        await start(runs, ALICE, "a2")
+    assert refused.value.details == {"limit": 2}
+    assert not refused.value.retryable
+    assert await start(runs, BOB, "b0")
+
+
+async def test_a_run_that_is_asked_for_twice_counts_once(store: RedisStore) -> None:
+    runs = runs_of(store)
+    assert [await start(runs, ALICE, "same") for _ in range(5)] == [True, False, False, False, False]
+    assert await start(runs, ALICE, "another")
+
+
+async def test_no_limit(store: RedisStore) -> None:
+    runs = runs_of(store, limit=0)
+    assert all([await start(runs, ALICE, f"a{number}") for number in range(50)])
+
+
+async def test_replicas_and_gateways_count_together(store: RedisStore) -> None:
+    first, second, elsewhere = runs_of(store), runs_of(store), runs_of(store, gateway="other")
+    await start(first, ALICE, "a0")
+    await start(elsewhere, ALICE, "a0")
+    with pytest.raises(TooManyRuns):
+        await start(second, ALICE, "a1")
+
+
+async def test_what_ended_does_not_count(store: RedisStore) -> None:
+    async with telling(runs_of(store)) as runs:
+        for number in range(20):
+            await free_again(runs, ALICE)
+            await start(runs, ALICE, f"a{number}")
+            runs.started(ALICE, f"a{number}")
+            runs.ended(ALICE, f"a{number}")
+            runs.ended(ALICE, f"probe-of-{ALICE}")
+
+
+async def test_an_id_is_the_first_ones_and_another_gets_one_of_its_own(store: RedisStore) -> None:
+    runs = runs_of(store)
+    assert await runs.claim(ALICE, "shared") == "shared"
+    mapped = await runs.claim(BOB, "shared")
+    assert mapped != "shared"
+    assert await runs.claim(BOB, "shared") == mapped, "the same each time, on every replica"
+    assert await runs_of(store).claim(BOB, "shared") == mapped
+    assert await runs.claim(ALICE, "shared") == "shared"
+    assert await runs.claim("u-carol", "shared") not in {"shared", mapped}
+
+
+async def test_nobody_is_made_owner_by_asking(store: RedisStore) -> None:
+    runs = runs_of(store)
+    await runs.claim(ALICE, "hers")
+    for run_id in ("hers", "nobody's"):
+        with pytest.raises(ForeignKey) as refused:
+            await runs.require_own(BOB, run_id)
+        assert refused.value.message == "that run is not yours"
+    assert await runs.claim(ALICE, "nobody's") == "nobody's"
+    await runs.require_own(ALICE, "hers")
+
+
+async def test_a_run_that_the_gateway_started_is_its_agents(store: RedisStore) -> None:
+    async with telling(runs_of(store)) as runs:
+        runs.started(ALICE, "cron-run")
+        await runs.require_own(ALICE, "cron-run")
+        with pytest.raises(ForeignKey):
+            await runs.require_own(BOB, "cron-run")
+        assert await runs.claim(BOB, "cron-run") != "cron-run", "at once, before Redis was told"
+        elsewhere = runs_of(store)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(ForeignKey):
+                    await elsewhere.require_own(ALICE, "cron-run")
+                    break
+
+
+async def test_living_runs_stay_on_the_count_while_much_is_heard(store: RedisStore, redis_client: Redis) -> None:
+    async with telling(runs_of(store, limit=1, live_ms=600)) as runs:
+        await start(runs, ALICE, "long")
+        runs.started(ALICE, "long")
+        for number in range(150):
+            runs.started(BOB, f"b{number}")
+            runs.ended(BOB, f"b{number}")
+            await asyncio.sleep(0.01)
+        with pytest.raises(TooManyRuns):
+            await start(runs, ALICE, "one more")
+        runs.ended(ALICE, "long")
+        await free_again(runs, ALICE)
+
+
+async def test_a_run_that_nobody_hears_of_ends_by_itself(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1, live_ms=300)) as runs:
+        await start(runs, ALICE, "lost")
+        await free_again(runs, ALICE)
+
+
+async def test_after_a_lost_gateway_its_runs_are_forgotten(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1, live_ms=300)) as runs:
+        await start(runs, ALICE, "lost")
+        runs.started(ALICE, "lost")
+        runs.forget_live()
+        await free_again(runs, ALICE)
+
+
+async def test_without_redis_nothing_starts_and_nothing_breaks() -> None:
+    async with (
+        RedisStore(RedisOptions(f"redis://127.0.0.1:{free_port()}")) as away,
+        telling(runs_of(away, live_ms=100)) as runs,
+    ):
+        for asked in (runs.claim(ALICE, "a"), runs.require_own(ALICE, "a"), runs.admit(ALICE, "a")):
+            with pytest.raises(StorageAway):
+                await asked
+        runs.started(ALICE, "told")
+        await runs.require_own(ALICE, "told")
+        runs.ended(ALICE, "told")
+        await asyncio.sleep(0.3)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_made_up_ids_are_ids(some: bytes) -> None:
+    assert new_run_id(lambda _: some).startswith("run-")
+    assert len(new_run_id(lambda _: some)) == 36
+    assert new_run_id(lambda _: some).isascii()
+
+
+class Heard:
+    """What `watch` says of one event."""
+
+    def __init__(self, name: str, payload: dict[str, Any]) -> None:
+        self.told: list[tuple[str, str, str]] = []
+        raw = json.dumps({"type": "event", "event": name, "payload": payload}, separators=(",", ":")).encode()
+        event = frames.read_event(raw)
+        assert event is not None
+        watch(event, raw, self)  # type: ignore[arg-type]
+
+    def started(self, slug: str, run_id: str) -> None:
+        self.told.append(("started", slug, run_id))
+
+    def ended(self, slug: str, run_id: str) -> None:
+        self.told.append(("ended", slug, run_id))
+
+
+def of_alice(**payload: Any) -> dict[str, Any]:
+    return {"runId": "r1", "sessionKey": "agent:u-alice:main", "agentId": "u-alice", **payload}
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 5000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("name", "payload", "told"),
+    [
+        ("agent", of_alice(stream="lifecycle", data={"phase": "start"}), "started"),
+        ("agent", of_alice(stream="lifecycle", data={"phase": "end"}), "ended"),
+        ("agent", of_alice(stream="lifecycle", data={"phase": "error"}), "ended"),
+        ("agent", of_alice(stream="lifecycle", data={"phase": "model"}), ""),
+        ("agent", of_alice(stream="assistant", data={"phase": "end"}), ""),
+        ("chat", of_alice(state="final"), "ended"),
+        ("chat", of_alice(state="aborted"), "ended"),
+        ("chat", of_alice(state="error"), "ended"),
+        ("chat", of_alice(state="delta"), ""),
+        ("chat", {"runId": "r1", "state": "final"}, ""),
+        ("chat", of_alice(state="final", runId=7), ""),
+        ("chat", {"runId": "r1", "sessionKey": "agent:main:main", "agentId": "main", "state": "final"}, ""),
+        ("session.message", of_alice(state="final"), ""),
+    ],
+)
+def test_what_events_say_of_runs(name: str, payload: dict[str, Any], told: str, padding: str) -> None:
+    heard = Heard(name, {**payload, "padding": padding}).told
+    assert heard == ([(told, "u-alice", "r1")] if told else [])
