@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import time
@@ -93,6 +94,7 @@ class App:
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError and EngineError before anything listens."""
+    _allow_open_files()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -144,6 +146,13 @@ async def serving(settings: Settings, clock: Callable[[], float] = time.time) ->
         finally:
             health.draining = True
             await house.drain()
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us have: each user is two sockets."""
+    with contextlib.suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def load_seal(data_dir: Path, secret: str) -> bytes:

@@ -10,6 +10,7 @@
     │   ├── MethodRefused      method or parameter that no policy row opens
     │   ├── ForeignKey         names something outside the caller's namespace
     │   ├── TooManyRuns        the user's own concurrent runs are used up
+    │   ├── TooManyRequests    too many requests of one connection wait for their answer
     │   └── HouseFull          too many sockets of one address, one user, or in all
     └── Outage                 a dependency is away; retryable, nobody's fault who asks
         ├── GatewayAway        no gateway, or not ready, or lost
@@ -139,8 +140,16 @@ class ForeignKey(Refusal):
 
 
 class TooManyRuns(Refusal):
+    """Not `retryable`: the Control UI would send the turn again by itself (2026.9.6)."""
+
     code = "UNAVAILABLE"
     detail_code = "TOO_MANY_RUNS"
+    status = 429
+
+
+class TooManyRequests(Refusal):
+    code = "UNAVAILABLE"
+    detail_code = "TOO_MANY_REQUESTS"
     status = 429
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 PROBE_SECONDS = 2.0
+KEPT_SECONDS = 1.0
+"""An answer stands this long: who asks in a loop asks us, not the engines behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Check:
 class Health:
     def __init__(self, checks: Callable[[], list[Check]]) -> None:
         self._checks = checks
+        self._kept: tuple[float, bool, dict[str, object]] | None = None
         self.draining = False
 
     async def alive(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
@@ -30,13 +33,20 @@ class Health:
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
         """200 or 503 with `{"ready", "checks": {name: {"ok", "why"?}}}`."""
-        checks = self._checks()
-        whys = await asyncio.gather(*(self._why(check) for check in checks))
-        ready = not self.draining and all(not why for check, why in zip(checks, whys, strict=True) if check.required)
-        body: dict[str, object] = {"ready": ready, "checks": dict(map(_line, checks, whys))}
+        ready, lines = await self._state()
+        body: dict[str, object] = {"ready": ready and not self.draining, "checks": lines}
         if self.draining:
             body["why"] = "draining"
-        return web.json_response(body, status=200 if ready else 503)
+        return web.json_response(body, status=200 if body["ready"] else 503)
+
+    async def _state(self) -> tuple[bool, dict[str, object]]:
+        now = asyncio.get_running_loop().time()
+        if self._kept is None or now - self._kept[0] > KEPT_SECONDS:
+            checks = self._checks()
+            whys = await asyncio.gather(*(self._why(check) for check in checks))
+            ready = all(not why for check, why in zip(checks, whys, strict=True) if check.required)
+            self._kept = (now, ready, dict(map(_line, checks, whys)))
+        return self._kept[1], self._kept[2]
 
     async def _why(self, check: Check) -> str:
         try:

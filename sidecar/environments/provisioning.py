@@ -80,6 +80,8 @@ class Provisioner:
 
     async def run(self) -> None:
         """Serve those who wait, until cancelled."""
+        if self._waiting:
+            self._someone.set()
         while True:
             await self._someone.wait()
             self._someone.clear()
@@ -121,7 +123,7 @@ class Provisioner:
                 continue
             self._settle(batch)
             if patch:
-                count = len(patch["agents"]["entries"])
+                count = sum(one.slug in patch["agents"]["entries"] for one in batch)
                 self._report(AgentsWritten(self._admin.gateway.id, count, time.monotonic() - started))
             return
         raise GatewayAway("the gateway's configuration is being changed by somebody else all the time")
@@ -139,7 +141,8 @@ class Provisioner:
         if isinstance(retry, int):
             await asyncio.sleep(min(retry, 60_000) / 1000)
         elif "changed since last load" not in message:
-            raise GatewayAway(f"the gateway does not take the users' agents: {message[:200]}")
+            # Its message may name paths and other people's agents, and this one is shown to whoever waits.
+            raise GatewayAway("the gateway refuses to add your agent; tell its operator")
 
     def _patch(self, configuration: Configuration, batch: Mapping[Wanted, object]) -> dict[str, Any]:
         wanted = {

@@ -149,6 +149,10 @@ class AdminConnection:
             except GatewayAway as error:
                 state, why = State.AWAY, error.message
                 asyncio.get_running_loop().call_later(1.0, self._recheck.set)
+            except Exception as error:  # noqa: BLE001 - a checker that ended would leave the last state standing
+                self.failed(error)
+                state, why = State.AWAY, "the gateway's configuration could not be judged"
+                asyncio.get_running_loop().call_later(10.0, self._recheck.set)
             self._is(state, why)
 
     def _judge(self, config: Mapping[str, Any]) -> tuple[State, str]:

@@ -93,7 +93,8 @@ def replaced_arrays(config: Mapping[str, Any], patch: Mapping[str, Any], at: str
         if isinstance(actual, list):
             paths.append(here)
         elif isinstance(actual, dict):
-            paths += replaced_arrays(actual, change if change is not None else dict.fromkeys(actual), here)
+            below = change if isinstance(change, Mapping) else dict.fromkeys(actual)
+            paths += replaced_arrays(actual, below, here)
     return paths
 
 

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import re
 
-from sidecar.errors import MethodRefused
+from sidecar.errors import MalformedFrame, MethodRefused
 from sidecar.policy.table import Table
+
+MAX_TEXT = 1024 * 1024
+"""Characters of a person's message."""
 
 _GAP = r"(?:[\s\ufeff\u200b-\u200f\u2060]|\\n)"
 """What may stand around a command; a backslash and an n too, which the gateway takes for a line break in places (2026.9.6)."""
 
-_LEADING = re.compile(rf"{_GAP}*/([A-Za-z_][\w-]*)(/?)")
+_LEADING = re.compile(rf"{_GAP}*+/([A-Za-z_][\w-]*)(/?)")
 _ANYWHERE = re.compile(rf"(?:^|{_GAP}|[\]:>)])/([A-Za-z_][\w-]*)(?=$|{_GAP}|[:@])")
 
 
 def check_text(text: str, table: Table) -> None:
-    """Raise MethodRefused where a person's message would run a command that the table does not allow."""
+    """Raise MethodRefused where a person's message would run a command that the table does not allow; MalformedFrame for one
+    that is too long to be read.
+    """
+    if len(text) > MAX_TEXT:
+        raise MalformedFrame(f"a message has at most {MAX_TEXT} characters; send more as a file")
     if "/" not in text:
         return
     leading = _LEADING.match(text)

@@ -5,6 +5,7 @@ Shapes as gateway 2026.9.6 and 2026.8.2 answered them to a user's connection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,11 +106,58 @@ def without_places(value: Any) -> Any:
     return [without_places(member) for member in value] if isinstance(value, list) else value
 
 
+_ENTRY_FIELDS = frozenset(
+    {
+        "archived", "archivedAt", "category", "chatType", "color", "compactionCount", "createdAt", "createdVia", "displayName",
+        "endedAt", "icon", "kind", "label", "lastInteractionAt", "lifecycleRevision", "markedUnreadAt", "model",
+        "modelOverrideSource", "modelProvider", "parentSessionKey", "pinned", "pinnedAt", "runtimeMs", "sessionId",
+        "sessionStartedAt", "startedAt", "status", "totalTokens", "totalTokensFresh", "unread", "updatedAt",
+    }
+)  # fmt: skip
+"""What `sessions.create` and `sessions.patch` may tell of the stored entry, which holds prompts and places of the host too."""
+
+
+def changed_session(payload: Any, namespace: Namespace) -> Any:
+    """`sessions.create` and `sessions.patch`: the own session, and of its stored entry only what is listed."""
+    passed = own_session(payload, namespace)
+    if not isinstance(passed, dict) or not isinstance(passed.get("entry"), dict):
+        return passed
+    entry = {name: value for name, value in passed["entry"].items() if name in _ENTRY_FIELDS}
+    parent = entry.get("parentSessionKey")
+    if isinstance(parent, str) and not namespace.owns(parent):
+        del entry["parentSessionKey"]
+    return {**passed, "entry": entry}
+
+
+_ERROR_DETAILS = frozenset({"code", "reason", "missingScope", "requiredScopes", "limit", "method"})
+_PLACE = re.compile(r"(?<![\w/:.])/(?:[\w.@+-]+/)+[\w.@+-]*")
+MAX_ERROR = 500
+
+
+def error_of_gateway(error: Any) -> dict[str, Any]:
+    """A gateway's error object, built anew: its code and words, no place of the host, and of the details what clients branch on."""
+    error = error if isinstance(error, dict) else {}
+    details = error.get("details")
+    kept = {name: details[name] for name in _ERROR_DETAILS if name in details} if isinstance(details, dict) else {}
+    clean: dict[str, Any] = {
+        "code": str(error.get("code", "UNAVAILABLE"))[:64],
+        "message": _PLACE.sub("…", str(error.get("message", "the gateway gave no reason"))[:MAX_ERROR]),
+    }
+    if kept:
+        clean["details"] = kept
+    if error.get("retryable") is True:
+        clean["retryable"] = True
+    if isinstance(error.get("retryAfterMs"), int):
+        clean["retryAfterMs"] = error["retryAfterMs"]
+    return clean
+
+
 _SAID = frozenset({"content", "text", "message", "arguments"})
 
 FILTERS: Mapping[str, Filter] = {
     "session-rows": session_rows,
     "own-session": own_session,
+    "changed-session": changed_session,
     "own-agent": own_agent,
     "health": health,
     "no-places": no_places,

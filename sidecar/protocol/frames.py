@@ -12,6 +12,7 @@ does not match, they are parsed too.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -31,15 +32,15 @@ _SCOPED = re.compile(
 _EVENT = b'{"type":"event",'
 _AGENT_EVENT = b'{"type":"event","event":"agent","payload":{'
 _BEHIND_DATA = b'},"sessionKey":"'
-_FLAT = rb'(?:,"[^"\\]{1,64}+":' + _SCALAR + rb"){0,16}+"
-_AGENT_TAIL = re.compile(
-    rb'(\},"sessionKey":"[^"\\]*+","agentId":"[^"\\]*+"),"seq":\d++' + _FLAT + rb"\}" + _FLAT + rb"\}\Z"
-)
+_FLAT = rb'(?:,"[^"\\]++":(?:"[^"\\]*+"|[0-9.]++|true|false|null))*+'
+_AGENT_END = rb"\d++" + _FLAT + rb"\}" + _FLAT + rb"\}\Z"
+_AGENT_TAIL = re.compile(rb'(\},"sessionKey":"[^"\\]*+","agentId":"[^"\\]*+","seq":)' + _AGENT_END)
+_BEHIND_TAIL = re.compile(_AGENT_END)
 _RESPONSE = re.compile(rb'\{"type":"res","id":"([^"\\]*+)"')
 _SEQ = b',"seq":'
 _AFTER_SEQ = re.compile(rb'(\d{1,15})(?:,"[^"\\]++":(?:"[^"\\]*+"|\d++|\{[^{}"]*+(?:"[^"\\]*+"[^{}"]*+)*+\}))*+\}\Z')
 _TAIL_LENGTH = 240
-_AGENT_TAIL_LENGTH = 1024
+_AGENT_TAIL_LENGTH = 800
 
 
 class Event(NamedTuple):
@@ -85,12 +86,12 @@ def scan_agent_event(raw: bytes) -> tuple[Event, bytes] | None:
     tail = agent_tail(raw, 0, len(raw))
     if tail is None:
         return None
-    _, _, _, key, _, _, _, agent, _ = tail.split(b'"')
+    _, _, _, key, _, _, _, agent, *_ = tail.split(b'"')
     return Event("agent", _utf8(key), _utf8(agent), UNREAD), tail
 
 
 def agent_tail(buffer: bytes, start: int, end: int) -> bytes | None:
-    """The bytes of the `agent` event `buffer[start:end]` that alone decide whose it is: `},"sessionKey":"…","agentId":"…"`.
+    """The bytes of the `agent` event `buffer[start:end]` that alone say whose it is: `},"sessionKey":"…","agentId":"…","seq":`.
 
     From there only flat members follow, two closing braces and the end of the frame, so they are the payload's own: bytes in a
     string, or in a deeper object, have another number of quotes or braces behind them. None for a frame of any other shape.
@@ -100,6 +101,16 @@ def agent_tail(buffer: bytes, start: int, end: int) -> bytes | None:
     at = buffer.rfind(_BEHIND_DATA, max(start, end - _AGENT_TAIL_LENGTH), end)
     match = _AGENT_TAIL.match(buffer, at, end) if at >= 0 else None
     return match[1] if match else None
+
+
+def has_agent_tail(buffer: bytes, start: int, end: int, tail: bytes) -> bool:
+    """Is this the `agent_tail` of the frame? Quicker than to ask which one it is."""
+    at = buffer.rfind(tail, max(start, end - _AGENT_TAIL_LENGTH), end)
+    return (
+        at >= 0
+        and buffer.startswith(_AGENT_EVENT, start, end)
+        and _BEHIND_TAIL.match(buffer, at + len(tail), end) is not None
+    )
 
 
 def _text(value: Any) -> str | None:
@@ -125,12 +136,26 @@ def response_id(raw: bytes) -> str | None:
 
 
 def parse(raw: bytes) -> dict[str, Any] | None:
-    """A gateway's frame as an object; None where it is none."""
+    """A gateway's frame as an object; None where it is none.
+
+    V8 writes half a surrogate pair as `\\ud83d` (an emoji that was cut in two); orjson refuses it, `json` reads it.
+    """
     try:
         frame = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return None
+        try:
+            frame = json.loads(raw.decode())
+        except (ValueError, RecursionError):
+            return None
     return frame if isinstance(frame, dict) else None
+
+
+def dump(frame: Any) -> bytes:
+    """A frame as bytes, half surrogate pairs as they came."""
+    try:
+        return orjson.dumps(frame)
+    except TypeError:
+        return json.dumps(frame, separators=(",", ":")).encode()
 
 
 def sequence_digits(buffer: bytes, start: int, end: int) -> tuple[int, int] | None:
@@ -164,13 +189,18 @@ def resequence(raw: bytes, behind: int) -> bytes:
 
 def event(name: str, payload: Any, **rest: Any) -> bytes:
     """An event frame; `seq`, where given, stands last, as the gateway writes it."""
-    return orjson.dumps({"type": "event", "event": name, "payload": payload, **rest})
+    return dump({"type": "event", "event": name, "payload": payload, **rest})
 
 
 def response(request_id: str, payload: Any) -> bytes:
-    return orjson.dumps({"type": "res", "id": request_id, "ok": True, "payload": payload})
+    return dump({"type": "res", "id": request_id, "ok": True, "payload": payload})
 
 
 def refusal(request_id: str, error: SidecarError) -> bytes:
     """An error response in the gateway protocol's shape."""
-    return orjson.dumps({"type": "res", "id": request_id, "ok": False, "error": error.to_wire()})
+    return failure(request_id, error.to_wire())
+
+
+def failure(request_id: str, error: dict[str, Any]) -> bytes:
+    """An error response with an error object that is there already."""
+    return dump({"type": "res", "id": request_id, "ok": False, "error": error})

@@ -224,7 +224,7 @@ def own_health(health: Mapping[str, Any], namespace: Namespace) -> dict[str, Any
         "channelOrder": [],
         "channelLabels": {},
         "defaultAgentId": namespace.agent_id,
-        "agents": own,
+        "agents": own or [{"agentId": namespace.agent_id, "isDefault": True}],
         "sessions": {"count": 0, "recent": []},
     }
 

@@ -20,6 +20,11 @@ from sidecar.errors import MalformedFrame
 
 MAX_DEPTH = 32
 MAX_MEMBERS = 50_000
+MAX_STRUCTURE = 100_000
+MAX_ESCAPES = 400_000
+"""Commas and opening brackets, and backslashes, of one frame, counted before it is parsed: 25 MiB of them would stop the
+process for seconds. A file as base64 has none."""
+
 MAX_ID = 256
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -94,6 +99,8 @@ def _constant(name: str) -> Any:
 
 
 def _parse(raw: bytes) -> Any:
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_STRUCTURE or raw.count(b"\\") > MAX_ESCAPES:
+        raise UnansweredFrame("a frame is simpler than this: carry large content as base64 in an attachment")
     try:
         text = raw.decode()
         frame = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)

@@ -77,26 +77,26 @@ class FrameReader:
         self._gathered = 0
         self._kind = 0
 
+    @property
+    def unfinished(self) -> bool:
+        """Is a message begun and not ended?"""
+        return bool(self._parts or self._kind)
+
     def feed(self, data: bytes) -> Iterator[Message]:
         """The messages that `data` completes, in order. Raises WebSocketError where the peer broke the rules; then feed no more."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
-                return
-            data = b"".join(self._parts)
-            self._parts.clear()
-        position, size = 0, len(data)
+        data = self._behind_parts(data)
+        position, size, plain = 0, len(data), not self._masked
         while position < size:
-            if not self._masked and not self._kind and position + 4 <= size and data[position] == _WHOLE_TEXT:
+            if plain and data[position] == _WHOLE_TEXT and position + 4 <= size and not self._kind:
                 # The frame that a gateway sends thousands of: whole, plain, below 64 KiB. All others go the long way.
-                length = data[position + 1]
-                body = position + 2
+                length, body = data[position + 1], position + 2
                 if length == 126:
                     length, body = data[position + 2] << 8 | data[position + 3], position + 4
+                elif length > 126:
+                    length = size  # it ends nowhere here: one of 64 KiB or more, or masked against the rules
                 end = body + length
-                if data[position + 1] < 127 and length <= self.max_size and end <= size:
-                    yield Message(Opcode.TEXT, data, body, end, position)
+                if end <= size and length <= self.max_size:
+                    yield Message(_TEXT, data, body, end, position)
                     position = end
                     continue
             end, message = self._next(data, position)
@@ -107,6 +107,18 @@ class FrameReader:
                 yield message
         if position < size:
             self._parts.append(data[position:] if position else data)
+
+    def _behind_parts(self, data: bytes) -> bytes:
+        """`data` behind what waits already; empty while a frame still misses some."""
+        if not self._parts:
+            return data
+        self._parts.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
 
     def _next(self, data: bytes, at: int) -> tuple[int, Message | None]:
         """`(frame end, the message it completes)` of the frame at `at`; end 0 where the frame is not whole yet."""
@@ -172,6 +184,7 @@ class FrameReader:
 
 _OPCODES = frozenset(Opcode)
 _WHOLE_TEXT = 0x81
+_TEXT = int(Opcode.TEXT)
 _MASK_STEP = 16384
 _MAX_FRAGMENTS = 4096
 

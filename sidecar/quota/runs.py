@@ -9,17 +9,19 @@ it is away nothing starts (closed by default), and what runs goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
+from sidecar.errors import ForeignKey, SidecarError, StorageAway, TooManyRuns
 
 CLAIM_MS = 24 * 3600 * 1000
-"""How long an id stays its user's: longer than a gateway remembers a run."""
+"""How long the id of a run stays its user's: longer than a gateway remembers it."""
+
+WISH_MS = 3600 * 1000
+"""The same for an id of which no run was heard: what was asked for and never ran must not fill Redis for a day."""
 
 LIVE_MS = 180_000
 """A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
@@ -76,25 +78,44 @@ class Runs:
         self._heard: asyncio.Queue[tuple[bool, str, str]] = asyncio.Queue()
         """What is still to be told to Redis: (ended?, slug, run id)."""
 
+    async def begin(self, slug: str, run_id: str) -> tuple[str, bool]:
+        """Count a run in and make its id the user's: the id to use upstream, and whether it is counted for this request.
+
+        Counted first, so that a refused turn leaves nothing behind. Raises TooManyRuns, ForeignKey, StorageAway.
+        """
+        counted = await self.admit(slug, run_id)
+        try:
+            claimed = await self.claim(slug, run_id)
+        except SidecarError:
+            self.ended(slug, run_id)
+            raise
+        if claimed != run_id:
+            await self._store.release_run(slug, self.gateway_id, run_id)
+            counted = await self.admit(slug, claimed)
+        return claimed, counted
+
     async def claim(self, slug: str, run_id: str) -> str:
         """The id to use upstream: `run_id` where it is free or the user's own, else one that only this user's `run_id` maps to.
 
         So nobody can take another's id away, learn that it exists, or reach the run behind it. Raises StorageAway.
         """
-        if self._live.get(run_id, slug) == slug and await self._store.claim_run(
-            self.gateway_id, run_id, slug, CLAIM_MS
-        ):
+        if self._live.get(run_id, slug) == slug and await self._store.claim_run(self.gateway_id, run_id, slug, WISH_MS):
             return run_id
-        mapped = hmac.digest(self._secret, f"openclaw-sidecar/run/v1\0{slug}\0{run_id}".encode(), "sha256").hex()[:48]
-        if await self._store.claim_run(self.gateway_id, mapped, slug, CLAIM_MS):
+        mapped = self._mapped(slug, run_id)
+        if await self._store.claim_run(self.gateway_id, mapped, slug, WISH_MS):
             return mapped
         raise ForeignKey("that run is not yours")
 
-    async def require_own(self, slug: str, run_id: str) -> None:
-        """Raises ForeignKey where the run is not the user's, or nobody's; StorageAway."""
-        if self._live.get(run_id) == slug or await self._store.owner_is(self.gateway_id, run_id, slug):
-            return
+    async def require_own(self, slug: str, run_id: str) -> str:
+        """The id upstream of a run that the user calls so. Raises ForeignKey where it is not the user's; StorageAway."""
+        for own in (run_id, self._mapped(slug, run_id)):
+            if self._live.get(own) == slug or await self._store.owner_is(self.gateway_id, own, slug):
+                return own
         raise ForeignKey("that run is not yours")
+
+    def _mapped(self, slug: str, run_id: str) -> str:
+        text = f"openclaw-sidecar/run/v1\0{slug}\0{run_id}"
+        return hmac.digest(self._secret, text.encode(), "sha256").hex()[:48]
 
     async def admit(self, slug: str, run_id: str) -> bool:
         """Count the run in; False where it was counted before and lives: a repeated request. Raises TooManyRuns, StorageAway."""
@@ -135,14 +156,26 @@ class Runs:
                 renew_at = loop.time() + every
             try:
                 async with asyncio.timeout_at(renew_at):
-                    ended, slug, run_id = await self._heard.get()
+                    heard = [await self._heard.get()]
             except TimeoutError:
                 continue
-            with contextlib.suppress(StorageAway):
-                if ended:
-                    await self._store.release_run(slug, self.gateway_id, run_id)
-                else:
-                    await self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
+            while not self._heard.empty():
+                heard.append(self._heard.get_nowait())
+            for outcome in await asyncio.gather(*self._told(heard), return_exceptions=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, StorageAway):
+                    raise outcome
+
+    def _told(self, heard: Iterable[tuple[bool, str, str]]) -> Iterator[Awaitable[object]]:
+        """In the order heard, for one round trip. A run that began counts, whoever began it; it is never refused any more.
+
+        What Redis does not hear while it is away ends by itself.
+        """
+        for ended, slug, run_id in heard:
+            if ended:
+                yield self._store.release_run(slug, self.gateway_id, run_id)
+            else:
+                yield self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
+                yield self._store.admit_run(slug, self.gateway_id, run_id, 0, self._options.live_ms, self._now_ms())
 
     async def _renew(self) -> None:
         by_slug: dict[str, list[str]] = {}

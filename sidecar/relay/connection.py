@@ -16,11 +16,12 @@ from collections.abc import Iterator
 
 import orjson
 
-from sidecar.errors import MalformedFrame, Refusal, SidecarError
+from sidecar.errors import GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
 from sidecar.policy import events, requests
 from sidecar.policy.events import Verdict
-from sidecar.policy.responses import FILTERS
+from sidecar.policy.responses import FILTERS, error_of_gateway
 from sidecar.protocol import frames
+from sidecar.protocol.frames import has_agent_tail
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
 from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
@@ -32,6 +33,10 @@ from sidecar.wire.wire import Wire
 
 QUEUE_FRAMES = 64
 QUEUE_BYTES = 4 * 1024 * 1024
+DENIALS = 50
+DENIAL_SECONDS = 0.2
+"""After so many denials each further one takes this long: a flood must not fill the audit log, the disk or Redis."""
+
 SLOW_CLIENT = "slow"
 _LIVE = frozenset({"started", "accepted", "in_flight"})
 """What `chat.send` and `agent` answer of a run whose end an event will tell (2026.9.6)."""
@@ -46,6 +51,7 @@ class Connection:
         self.gateway = scope.upstream.link.wire
         self._report = report
         self._slow_client_seconds = slow_client_seconds
+        self.denials = 0
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self.up = _ClientLeg(self)
         self.down = _GatewayLeg(self)
@@ -55,6 +61,10 @@ class Connection:
         inbox = self.scope.upstream.link.inbox
         self.client.receiver = self.up
         self.gateway.receiver = self.down
+        for wire, leg in ((self.client, self.up), (self.gateway, self.down)):
+            wire.greeted()
+            if not wire.writable:
+                leg.on_writable(False)
         forwarder = asyncio.create_task(self.up.forward())
         forwarder.add_done_callback(self._forwarder_ended)
         try:
@@ -75,6 +85,7 @@ class Connection:
             self._ended.set_result((code, reason))
 
     def denied(self, method: str, error: SidecarError, request_id: str) -> None:
+        self.denials += 1
         known = method if self.scope.table.passes_method(method) else "unknown"
         self._report(
             Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
@@ -139,7 +150,10 @@ class _ClientLeg:
                 await self._ready.wait()
             await self._answerable.wait()  # who takes no answers is not listened to: refusals would pile up
             raw = self._queue.popleft()
+            denials = self._connection.denials
             await self._one(raw)
+            if self._connection.denials > max(denials, DENIALS):
+                await asyncio.sleep(DENIAL_SECONDS)
             self._queued_bytes -= len(raw)
             if self._paused and len(self._queue) <= QUEUE_FRAMES // 2 and self._queued_bytes <= QUEUE_BYTES // 2:
                 self._paused = False
@@ -174,9 +188,9 @@ class _ClientLeg:
         """The bytes to send upstream; None where it was answered here. Raises SidecarError."""
         scope = self._connection.scope
         if request.id in scope.pending:
-            raise MalformedFrame("a request with this id is still being answered")
+            raise TooManyRequests("a request with this id is still being answered; each needs an id of its own")
         if len(scope.pending) >= MAX_PENDING:
-            raise MalformedFrame(f"at most {MAX_PENDING} requests may wait for their answer")
+            raise TooManyRequests(f"at most {MAX_PENDING} requests may wait for their answer; wait for some")
         decision = requests.decide(
             request.method,
             request.params,
@@ -190,10 +204,10 @@ class _ClientLeg:
             return None
         params, changed = decision.params, decision.changed
         if decision.own_run is not None:
-            upstream_run = self._upstream_run(decision.own_run)
-            await scope.runs.require_own(scope.namespace.slug, upstream_run)
-            if upstream_run != decision.own_run:
-                params, changed = {**params, decision.own_run_param: upstream_run}, True
+            run_id = await scope.runs.require_own(scope.namespace.slug, decision.own_run)
+            if run_id != decision.own_run:
+                scope.alias(run_id, decision.own_run)
+                params, changed = {**params, decision.own_run_param: run_id}, True
         new_run = ""
         if decision.new_run is not None:
             run_id, counted = await self._admitted(decision.new_run)
@@ -204,19 +218,14 @@ class _ClientLeg:
         return encode(request.id, request.method, params) if changed else request.raw
 
     async def _admitted(self, wanted: str) -> tuple[str, bool]:
-        """Claim the run's id and count the run in: the id to use upstream, and whether it is counted for this request."""
+        """Count the run in, its id being the user's: the id to use upstream, and whether it is counted for this request."""
         scope = self._connection.scope
         scope.still_open()
-        slug = scope.namespace.slug
-        run_id = await scope.runs.claim(slug, wanted)
-        counted = await scope.runs.admit(slug, run_id)
+        run_id, counted = await scope.runs.begin(scope.namespace.slug, wanted)
         if run_id != wanted:
             scope.alias(run_id, wanted)
         self._connection.report(RunAdmitted(scope.connection_id, scope.principal.user_id, run_id))
         return run_id, counted
-
-    def _upstream_run(self, run_id: str) -> str:
-        return next((ours for ours, theirs in self._connection.scope.aliases.items() if theirs == run_id), run_id)
 
 
 class _GatewayLeg:
@@ -231,7 +240,9 @@ class _GatewayLeg:
     def on_messages(self, messages: Iterator[Message]) -> None:
         batch, scope, heads = Batch(), self._connection.scope, self._heads
         for message in messages:
-            if not message.buffer.startswith(heads.passing, message.start, message.end):
+            buffer, start, end = message.buffer, message.start, message.end
+            passes = buffer.startswith(heads.head, start, end) or has_agent_tail(buffer, start, end, heads.tail)
+            if not passes:
                 self._judged(batch, message)
             elif scope.behind or scope.aliases:
                 self._passed(batch, message)
@@ -319,7 +330,7 @@ class _GatewayLeg:
     def _rewritten(self, raw: bytes) -> bytes:
         frame = frames.parse(raw) or {}
         rewritten = events.rewrite(frame.get("payload"), self._connection.scope.namespace)
-        return orjson.dumps({**frame, "payload": rewritten})
+        return frames.dump({**frame, "payload": rewritten})
 
     def _response(self, raw: bytes) -> bytes | None:
         scope = self._connection.scope
@@ -327,15 +338,14 @@ class _GatewayLeg:
         pending = scope.pending.get(request_id) if request_id is not None else None
         if request_id is None or pending is None:
             return None
-        if pending.row.response == "pass" and not pending.new_run:
-            del scope.pending[request_id]
-            return self._with_own_ids(raw)
         frame = frames.parse(raw)
         if frame is None:
             del scope.pending[request_id]
-            return None
+            return frames.refusal(request_id, GatewayAway("the gateway's answer could not be read"))
         self._settle(request_id, pending, frame)
-        if frame.get("ok") is not True or pending.row.response == "pass":
+        if frame.get("ok") is not True:
+            return self._with_own_ids(frames.failure(request_id, error_of_gateway(frame.get("error"))))
+        if pending.row.response == "pass":
             return self._with_own_ids(raw)
         payload = FILTERS[pending.row.response](frame.get("payload"), scope.namespace)
         return self._with_own_ids(frames.response(request_id, payload))

@@ -32,20 +32,27 @@ class Judged:
 
 
 class Heads:
-    """Of one connection: what a verdict depends on besides the head is fixed there."""
+    """Of one connection: what a verdict depends on besides these bytes is fixed there."""
 
-    __slots__ = ("_known", "passing")
+    __slots__ = ("_known", "head", "tail")
 
     def __init__(self) -> None:
-        self.passing = _NONE
-        """The head of the last event that passed; no frame begins with it before there was one."""
+        self.head = _NONE
+        """Of the last event that passed; no frame holds it before there was one."""
+
+        self.tail = _NONE
+        """The same for `agent` events."""
+
         self._known: dict[bytes, Judged] = {}
 
     def find(self, buffer: bytes, start: int, end: int) -> Judged | None:
         """What was found of such an event as `buffer[start:end]`; None where it is the first."""
         tail = agent_tail(buffer, start, end)
         if tail is not None:
-            return self._known.get(tail)
+            judged = self._known.get(tail)
+            if judged is not None and judged.verdict is Verdict.PASS:
+                self.tail = tail
+            return judged
         at = buffer.find(_AGENT, start, min(end, start + REACH))
         if at < 0:
             return None
@@ -53,7 +60,7 @@ class Heads:
         head = buffer[start : buffer.find(b'"', at + len(_AGENT), end) + 2]
         judged = self._known.get(head)
         if judged is not None and judged.verdict is Verdict.PASS:
-            self.passing = head
+            self.head = head
         return judged
 
     def learn(self, evidence: bytes, judged: Judged) -> None:

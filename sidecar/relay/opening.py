@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.domain.principal import Principal
-from sidecar.errors import GatewayAway, MalformedFrame, SidecarError, TokenRefused
+from sidecar.errors import MalformedFrame, SidecarError, TokenRefused
 from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
 from sidecar.policy.requests import Patched
 from sidecar.protocol import frames
@@ -79,17 +79,18 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
     door = rooms.door(environment.gateway_id)
     table = door.require()
     upstream = await door.greet(namespace.slug, hello, first_time=environment.provisioned_at is None)
-    if not socket.wire.open:
-        upstream.link.wire.close(1000)
-        raise GatewayAway("the client left during the handshake")
-    answer = rewrite_hello(
-        upstream.hello,
-        namespace,
-        open_in=open_in,
-        passes_method=table.passes_method,
-        passes_event=table.passes_event,
-        connection_id=socket.connection_id,
-    )
+    try:
+        answer = rewrite_hello(
+            upstream.hello,
+            namespace,
+            open_in=open_in,
+            passes_method=table.passes_method,
+            passes_event=table.passes_event,
+            connection_id=socket.connection_id,
+        )
+    except BaseException:
+        upstream.link.wire.abort()
+        raise
     socket.wire.send(frames.response(request.id, answer))
     return Scope(
         connection_id=socket.connection_id,

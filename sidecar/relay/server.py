@@ -132,12 +132,15 @@ class House:
             raise HouseFull("too many connections from this address are not signed in")
 
     def _address(self, request: web.Request) -> str:
-        """The peer, or what the proxies that we trust say of it: the last address that is not theirs."""
-        peer = request.remote or ""
+        """The peer, or what the proxies that we trust say of it: the last address that is not theirs.
+
+        As one counts it: of an IPv6 address the network, since a household has 2^64 of them.
+        """
+        peer = _plain(request.remote or "")
         hops = [hop.strip() for hop in ",".join(request.headers.getall("x-forwarded-for", [])).split(",")]
         while hops and self._is_proxy(peer):
-            peer = hops.pop() or peer
-        return peer
+            peer = _plain(hops.pop()) or peer
+        return _network_of(peer)
 
     def _is_proxy(self, address: str) -> bool:
         try:
@@ -157,6 +160,9 @@ class House:
                 elapsed = asyncio.get_running_loop().time() - began
                 self._report(_connected(scope, elapsed))
                 code, reason = await self._relay(socket, scope)
+        except asyncio.CancelledError:
+            code, reason = 1012, "drain"
+            raise
         except SidecarError as error:
             code, reason = error.close_code, error.detail_code
             if not isinstance(error, (Refusal, Outage)):
@@ -179,6 +185,8 @@ class House:
         try:
             if socket.inbox.closed_with is not None:
                 return socket.inbox.closed_with, "client"
+            if self._closing:
+                connection.end(1012, "drain")
             return await connection.run(socket.inbox.take_all())
         finally:
             expiry.cancel()
@@ -222,6 +230,25 @@ class _Visit:
 
     def leave(self) -> None:
         _less(self._users, self.user_id) if self.user_id else _less(self._strangers, self._address)
+
+
+def _plain(hop: str) -> str:
+    """An address as proxies write it (`1.2.3.4:567`, `[::1]:567`, `::ffff:1.2.3.4`) without port and mapping; '' for no address."""
+    bare = hop.strip()
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _network_of(address: str) -> str:
+    return str(ipaddress.ip_network(f"{address}/64", strict=False)) if ":" in address else address
 
 
 def _less(counts: Counter[str], one: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sidecar.errors import GatewayAway
 from sidecar.protocol.websocket import accept_key, new_key
-from sidecar.wire.wire import Inbox, Wire
+from sidecar.wire.wire import GATEWAYS_MESSAGES, Inbox, Wire
 
 MAX_HEAD = 16 * 1024
 
@@ -30,13 +31,13 @@ async def dial(
 ) -> Dialled:
     """Open a WebSocket to `url` (`ws://` or `wss://`). Raises GatewayAway, whatever the reason."""
     parts = urlsplit(url)
-    tls = ssl.create_default_context() if parts.scheme == "wss" else None
+    tls = _tls() if parts.scheme == "wss" else None
     host, port = parts.hostname or "", parts.port or (443 if tls else 80)
     key = new_key(os.urandom)
     request = _request(parts.path or "/", parts.netloc.rpartition("@")[2], key, headers)
     loop = asyncio.get_running_loop()
     head: asyncio.Future[bytes] = loop.create_future()
-    inbox = Inbox()
+    inbox = Inbox(GATEWAYS_MESSAGES)
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(timeout):
@@ -56,6 +57,12 @@ async def dial(
     wire = Wire(client=True, max_size=max_size, receiver=inbox, failed=failed)
     opening.hand_over(wire)
     return Dialled(wire, inbox)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Reading the trusted certificates takes 25 ms: once is enough."""
+    return ssl.create_default_context()
 
 
 def _why(error: Exception) -> str:
@@ -112,6 +119,7 @@ class _Opening(asyncio.Protocol):
             self._head.set_exception(GatewayAway("the gateway's answer to the upgrade has no end"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason is the same for the caller
+        self._transport = None
         if not self._head.done():
             self._head.set_exception(GatewayAway("the gateway closed the connection during the upgrade"))
 

@@ -21,10 +21,15 @@ from sidecar.protocol.websocket import (
     encode,
 )
 
+HANDSHAKE_HIGH_WATER = 64 * 1024
 WRITE_HIGH_WATER = 1024 * 1024
-"""Bytes of unsent data at which the other leg stops reading."""
+"""Bytes of unsent data at which the other leg stops reading; less until it is known who is there."""
+
+MESSAGE_SECONDS = 120.0
+"""How long a peer may take for one message: what it sent of it is kept in memory."""
 
 CLOSING_SECONDS = 2.0
+_TEXT = int(Opcode.TEXT)
 DEAD_PEER_MS = 60_000
 """Unacknowledged data older than this ends the connection: a peer that vanished without a FIN."""
 
@@ -52,15 +57,18 @@ class Wire(asyncio.Protocol):
         self._failed = failed
         self._transport: asyncio.Transport | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._writable = True
+        self._unfinished: asyncio.TimerHandle | None = None
         self._code = 1006
+        self.writable = True
+        """False while too much is unsent; the receiver hears of every change."""
+
         self._done = asyncio.get_running_loop().create_future()
 
     # --- towards the receiver -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self._transport.set_write_buffer_limits(high=HANDSHAKE_HIGH_WATER)
         _detect_dead_peer(self._transport)
 
     def data_received(self, data: bytes) -> None:
@@ -71,21 +79,24 @@ class Wire(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - a defect of ours must not leave a half-judged stream open
             self._failed(error)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        if self._reader.unfinished or self._unfinished is not None:
+            self._watch_unfinished()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self.writable = False
         self.receiver.on_writable(False)
 
     def resume_writing(self) -> None:
-        self._writable = True
+        self.writable = True
         self.receiver.on_writable(True)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the code says what there is to say
-        if self._closing is not None:
-            self._closing.cancel()
+        for timer in (self._closing, self._unfinished):
+            if timer is not None:
+                timer.cancel()
         self._transport = None
         self.receiver.on_closed(self._code)
         if not self._done.done():
@@ -93,11 +104,11 @@ class Wire(asyncio.Protocol):
 
     def _texts(self, data: bytes) -> Iterator[Message]:
         for message in self._reader.feed(data):
-            if message.opcode == Opcode.TEXT:
+            if message.opcode == _TEXT:
                 if self._closing is None:
                     yield message
             elif message.opcode == Opcode.PING:
-                if self._writable:  # a flood of pings from a peer that reads no answers must not fill our memory
+                if self.writable:  # a flood of pings from a peer that reads no answers must not fill our memory
                     self.write(self._encoded(Opcode.PONG, message.payload))
             elif message.opcode == Opcode.CLOSE:
                 self._peer_closes(message.payload)
@@ -128,15 +139,19 @@ class Wire(asyncio.Protocol):
     def max_size(self, size: int) -> None:
         self._reader.max_size = size
 
-    def write(self, data: bytes) -> None:
-        """Send frames that are encoded already. Silently nothing on a connection that is gone."""
+    def greeted(self) -> None:
+        """Who is there is known: more may wait for them."""
         if self._transport is not None and not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+
+    def write(self, data: bytes) -> None:
+        """Send frames that are encoded already. Silently nothing on a connection that is gone or closing."""
+        if self._closing is None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def send(self, payload: bytes) -> None:
         """Send one text message."""
-        if self._closing is None:
-            self.write(self._encoded(Opcode.TEXT, payload))
+        self.write(self._encoded(Opcode.TEXT, payload))
 
     def pause(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -162,23 +177,40 @@ class Wire(asyncio.Protocol):
     async def wait_closed(self) -> None:
         await asyncio.shield(self._done)
 
+    def _watch_unfinished(self) -> None:
+        """A message that is begun has to end in time."""
+        if self._unfinished is not None:
+            if not self._reader.unfinished:
+                self._unfinished.cancel()
+                self._unfinished = None
+            return
+        self._unfinished = asyncio.get_running_loop().call_later(
+            MESSAGE_SECONDS, self.close, CloseCode.POLICY_VIOLATION, "a message took too long"
+        )
+
     def _encoded(self, opcode: int, payload: bytes) -> bytes:
         return encode(opcode, payload, os.urandom(4) if self._client else b"")
 
 
+STRANGERS_MESSAGES = 16
+GATEWAYS_MESSAGES = 100_000
+
+
 class Inbox:
-    """A receiver for a handshake: one message after the other, awaited. Keeps few; a peer that sends more is closed."""
+    """A receiver for a handshake: one message after the other, awaited.
 
-    LIMIT = 16
+    Keeps `limit` of them and closes a peer that sends more: a stranger has no reason to, a busy gateway has.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = STRANGERS_MESSAGES) -> None:
+        self._limit = limit
         self._messages: deque[Message] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.closed_with: int | None = None
 
     def on_messages(self, messages: Iterator[Message]) -> None:
         self._messages.extend(messages)
-        if len(self._messages) > self.LIMIT:
+        if len(self._messages) > self._limit:
             raise WebSocketError(CloseCode.POLICY_VIOLATION, "too many frames before the handshake is over")
         self._wake()
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import MethodRefused
-from sidecar.policy.commands import check_text
+from sidecar.errors import MalformedFrame, MethodRefused
+from sidecar.policy.commands import MAX_TEXT, check_text
 from tests.policy.people import TABLE
 
 CLOSED = sorted(TABLE.closed_commands)
@@ -166,3 +166,11 @@ def test_at_the_start_only_what_is_allowed(lead: str, command: str, after: str) 
 @given(prose)
 def test_text_without_a_slash_is_never_a_command(text: str) -> None:
     check_text(text, TABLE)
+
+
+@pytest.mark.parametrize("filling", ["x", "/", " ", "\\n", " /x", "\u200b"])
+def test_a_text_has_an_end(filling: str) -> None:
+    text = (filling * MAX_TEXT)[:MAX_TEXT]
+    refused(text)
+    with pytest.raises(MalformedFrame, match="as a file"):
+        check_text(text + "x", TABLE)

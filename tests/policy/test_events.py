@@ -94,7 +94,7 @@ def test_health_is_said_again(payload: Any) -> None:
     assert verdict("health", payload) is Verdict.REWRITE
     said = rewrite(payload, BOB)
     assert said["defaultAgentId"] == "u-bob"
-    assert said["agents"] == []
+    assert said["agents"] == [{"agentId": "u-bob", "isDefault": True}]
 
 
 def test_health_has_the_own_agent_alone() -> None:

@@ -136,6 +136,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def _holds_more_objects(frame: dict[str, Any]) -> bool:
+    """Beside its payload: no gateway writes such a frame."""
+    return any(isinstance(member, dict) for name, member in frame.items() if name not in {"payload", "stateVersion"})
+
+
 def _theirs_by_a_whole_parse(frame: Any) -> bool:
     """Does the event name Bob's session or agent at its payload's top, and nobody else's?"""
     payload = frame["payload"]
@@ -146,19 +151,21 @@ def _theirs_by_a_whole_parse(frame: Any) -> bool:
 
 def through_to_bob(raw: bytes) -> str:
     """As a connection of Bob's treats what its gateway sent."""
-    event = frames.read_event(raw)
-    scanned = frames.scan_event(raw)
+    read = frames.read_event(raw)
+    scans = [frames.scan_event(raw), frames.scan_agent_event(raw)]
     frames.response_id(raw)
     lowered = frames.resequence(raw, 2)
-    verdict = judge(event, BOB, TABLE) if event else Verdict.UNLISTED
+    verdict = judge(read, BOB, TABLE) if read else Verdict.UNLISTED
     if verdict is Verdict.REWRITE:
-        orjson.dumps(rewrite((frames.parse(raw) or {}).get("payload"), BOB))
+        frames.dump(rewrite((frames.parse(raw) or {}).get("payload"), BOB))
     try:
         frame = json.loads(raw.decode(), object_pairs_hook=_members)
     except (ValueError, RecursionError):
         return "unreadable"
-    if scanned is not None:
-        assert scanned[0][:3] == (frame["event"], frame["payload"]["sessionKey"], frame["payload"]["agentId"])
+    if not isinstance(frame, dict) or _holds_more_objects(frame):
+        return "unreadable"
+    for event, _ in filter(None, scans):
+        assert event[:3] == (frame["event"], frame["payload"].get("sessionKey"), frame["payload"].get("agentId"))
     if lowered is not raw:
         assert json.loads(lowered) == {**frame, "seq": frame["seq"] - 2}
     if verdict is Verdict.PASS and frame["event"] in mutations.OWN_EVENTS:

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.responses import FILTERS, HOST_FIELDS, own_agent, own_session, session_rows, without_places
+from sidecar.policy.responses import (
+    FILTERS,
+    HOST_FIELDS,
+    MAX_ERROR,
+    changed_session,
+    error_of_gateway,
+    own_agent,
+    own_session,
+    session_rows,
+    without_places,
+)
 from tests.policy.oracle import names_foreign
 from tests.policy.people import ALICE, BOB, FOREIGN_KEYS
 from tests.protocol.json_values import VALUES
@@ -143,8 +153,7 @@ def test_what_a_session_said_stays_whole() -> None:
 
 @given(VALUES)
 def test_places_are_all_that_goes(value: Any) -> None:
-    """Drawn values hold no host field."""
-    assert without_places(value) == value
+    assert (without_places(value) == value) == (not places(value))
 
 
 agent_rows = st.one_of(
@@ -185,3 +194,88 @@ def test_health(payload: Any) -> None:
     out = FILTERS["health"](payload, BOB)
     assert out["defaultAgentId"] == "u-bob"
     assert not names_foreign(out)
+
+
+SECRETS = {
+    "skillsSnapshot": {"prompt": "alice"},
+    "spawnedBy": "agent:u-alice:main",
+    "origin": {"from": "alice"},
+    "later": "alice",
+}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["label", "updatedAt", "pinned", *SECRETS]), nested),
+    st.sampled_from(FOREIGN_SCOPES),
+)
+def test_of_a_stored_entry_only_what_is_listed(entry: dict[str, Any], parent: Any) -> None:
+    payload = {"ok": True, "key": "agent:u-bob:main", "entry": {**entry, **SECRETS, "parentSessionKey": parent}}
+    out = changed_session(payload, BOB)
+    assert set(out["entry"]) <= {"label", "updatedAt", "pinned", "parentSessionKey"}
+    assert set(out["entry"]) >= {"label", "updatedAt", "pinned"} & set(entry)
+    assert not names_foreign(out["entry"].get("parentSessionKey"))
+
+
+def test_an_entry_says_which_own_session_it_comes_from() -> None:
+    payload = {
+        "key": "agent:u-bob:side",
+        "entry": {"parentSessionKey": "agent:u-bob:main", "sessionFile": "/home/alice"},
+    }
+    assert changed_session(payload, BOB)["entry"] == {"parentSessionKey": "agent:u-bob:main"}
+
+
+@pytest.mark.parametrize(
+    "payload", [{"key": "agent:u-alice:main", "entry": {"label": "x"}}, {"key": 7, "entry": {"label": "x"}}]
+)
+def test_a_changed_session_of_somebody_else_is_none(payload: Any) -> None:
+    assert changed_session(payload, BOB) == {"session": None}
+
+
+def test_a_changed_session_without_an_entry() -> None:
+    assert changed_session({"key": "agent:u-bob:main", "ok": True}, BOB) == {"key": "agent:u-bob:main", "ok": True}
+    assert changed_session(None, BOB) is None
+
+
+def test_an_error_of_the_gateway_keeps_what_clients_branch_on() -> None:
+    error = {
+        "code": "UNAVAILABLE",
+        "message": "gateway starting",
+        "details": {"code": "STARTING", "reason": "startup-sidecars", "configPath": "/srv/openclaw/openclaw.json"},
+        "retryable": True,
+        "retryAfterMs": 250,
+        "stack": "at /srv/openclaw/dist/x.js",
+    }
+    assert error_of_gateway(error) == {
+        "code": "UNAVAILABLE",
+        "message": "gateway starting",
+        "details": {"code": "STARTING", "reason": "startup-sidecars"},
+        "retryable": True,
+        "retryAfterMs": 250,
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("ENOENT: no such file '/srv/openclaw/state/agents/main.json'", "ENOENT: no such file '…'"),
+        ("cannot read /home/alice/x and /var/lib/y.z", "cannot read … and …"),
+        ("and/or is no place, https://example.org/a/b is none", "and/or is no place, https://example.org/a/b is none"),
+        ("x" * (MAX_ERROR + 1), "x" * MAX_ERROR),
+    ],
+)
+def test_an_error_names_no_place_of_the_host(message: str, shown: str) -> None:
+    assert error_of_gateway({"code": "X", "message": message})["message"] == shown
+
+
+@given(
+    st.one_of(
+        VALUES, st.dictionaries(st.sampled_from(["code", "message", "details", "retryable", "retryAfterMs"]), VALUES)
+    )
+)
+def test_any_error_is_one(error: Any) -> None:
+    out = error_of_gateway(error)
+    assert set(out) <= {"code", "message", "details", "retryable", "retryAfterMs"}
+    assert isinstance(out["code"], str)
+    assert isinstance(out["message"], str)
+    assert len(out["message"]) <= MAX_ERROR
+    assert out.get("retryable") in {None, True}

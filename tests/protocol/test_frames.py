@@ -309,7 +309,45 @@ def test_a_refusal_has_the_gateways_shape() -> None:
     assert frame == {"type": "res", "id": "7", "ok": False, "error": error.to_wire()}
 
 
+CUT = {"a": "half of an emoji: \ud83d", "b": ["\udc00"]}
+
+
+def test_half_a_surrogate_pair_travels_as_the_gateway_wrote_it() -> None:
+    raw = rb'{"type":"event","event":"agent","payload":{"sessionKey":"agent:u-bob:main","data":"\ud83d"},"seq":3}'
+    assert seen(read_event(raw)) == ("agent", "agent:u-bob:main", None)
+    assert frames.dump(frames.parse(raw)) == raw
+    for written in (frames.event("agent", CUT), frames.response("1", CUT)):
+        assert json.loads(written)["payload"] == CUT
+    assert rb"\ud83d" in frames.response("1", CUT)
+
+
+def test_what_is_too_deep_for_the_quick_writer_is_written_too() -> None:
+    deep: Any = None
+    for _ in range(400):
+        deep = [deep]
+    assert json.loads(frames.response("1", deep))["payload"] == deep
+
+
+@given(VALUES)
+def test_a_dump_is_read_as_it_was_meant(value: Any) -> None:
+    assert orjson.loads(frames.dump(value)) == value
+
+
+def test_a_failure_carries_the_error_as_it_is() -> None:
+    error = {"code": "INVALID_REQUEST", "message": "no"}
+    assert orjson.loads(frames.failure("7", error)) == {"type": "res", "id": "7", "ok": False, "error": error}
+
+
 def test_parse() -> None:
     assert frames.parse(b'{"a":1}') == {"a": 1}
-    for other in (b"", b"[]", b"1", b"null", b"\xff", b"[" * 100_000):
+    for other in (
+        b"",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        '{"a":1}'.encode("utf-16"),
+        b'{"a":"\xed\xa0\x80"}',
+    ):
         assert frames.parse(other) is None

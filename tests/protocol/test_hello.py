@@ -203,7 +203,7 @@ def test_shapes_that_no_gateway_sends(data: st.DataObject) -> None:
 def test_an_empty_hello() -> None:
     hello = rewritten({})
     assert hello["features"] == {"methods": [], "events": []}
-    assert hello["snapshot"]["health"]["agents"] == []
+    assert hello["snapshot"]["health"]["agents"] == [{"agentId": "u-bob", "isDefault": True}]
     assert (hello["auth"], hello["policy"], hello["server"]) == ({}, {}, {"connId": "c1"})
 
 
@@ -215,5 +215,5 @@ def test_the_hello_that_came_is_left_as_it_was() -> None:
 
 def test_health_of_a_user_whose_agent_is_not_there_yet() -> None:
     health = own_health({"ok": True, "agents": [None, "u-bob", {"agentId": "u-alice"}, {"agentId": "u-bobby"}]}, BOB)
-    assert health["agents"] == []
+    assert health["agents"] == [{"agentId": "u-bob", "isDefault": True}]
     assert health["defaultAgentId"] == "u-bob"

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from sidecar.protocol import frames
 from sidecar.protocol.requests import (
     MAX_DEPTH,
+    MAX_ESCAPES,
     MAX_ID,
     MAX_MEMBERS,
     MAX_SAFE_INTEGER,
+    MAX_STRUCTURE,
     OWN_ID_PREFIX,
     AnswerableFrame,
     Request,
@@ -188,7 +190,7 @@ def test_words_that_are_no_numbers(word: str) -> None:
         pytest.param(b"[" * 100_000, id="arrays without end"),
         pytest.param(b'{"a":' * 100_000, id="objects without end"),
         pytest.param(
-            b'{"type":"req","id":"1","method":"x","params":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", id="deep"
+            b'{"type":"req","id":"1","method":"x","params":{"a":' + b"[" * 90_000 + b"]" * 90_000 + b"}}", id="deep"
         ),
         pytest.param(written('"a":' + "9" * 5000), id="a number of 5000 digits"),
         pytest.param(b"\xef\xbb\xbf" + frame(), id="byte order mark"),
@@ -205,7 +207,7 @@ def test_words_that_are_no_numbers(word: str) -> None:
     ],
 )
 def test_what_is_no_json_object(raw: bytes) -> None:
-    with pytest.raises(UnansweredFrame, match="one JSON object"):
+    with pytest.raises(UnansweredFrame, match=r"one JSON object|simpler than this"):
         decode(raw)
 
 
@@ -302,3 +304,35 @@ def test_members() -> None:
         decode(frame(params={"a": [0] * (MAX_MEMBERS - own + 1)}))
     with pytest.raises(AnswerableFrame, match="members"):
         decode(frame(params={"a": [[0, 0]] * (MAX_MEMBERS // 2)}))
+
+
+@pytest.mark.parametrize("piece", ["[", "{", ","])
+def test_structure_is_counted_before_it_is_parsed(piece: str) -> None:
+    with pytest.raises(UnansweredFrame, match="simpler than this"):
+        decode(piece.encode() * (MAX_STRUCTURE + 1))
+
+
+def test_escapes_are_counted_before_they_are_read() -> None:
+    half = MAX_ESCAPES // 2
+    assert decode(written('"a":"' + r"\\" * half + '"')).params == {"a": "\\" * half}
+    with pytest.raises(UnansweredFrame, match="simpler than this"):
+        decode(written('"a":"' + r"\\" * (half + 1) + '"'))
+
+
+def test_a_large_file_is_no_structure() -> None:
+    content = "aGVsbG8h" * 500_000
+    assert decode(frame(params={"content": content})).params == {"content": content}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"[" + b"[]," * MAX_STRUCTURE + b"1]", id="lists"),
+        pytest.param(b'{"a":[' + b"{}," * MAX_STRUCTURE + b"1]}", id="objects"),
+        pytest.param(b"[" + b"1," * MAX_STRUCTURE + b"1]", id="numbers"),
+        pytest.param(b'"' + b"\\n" * (MAX_ESCAPES + 1) + b'"', id="escapes"),
+    ],
+)
+def test_a_frame_that_would_take_seconds_is_not_parsed(value: bytes) -> None:
+    with pytest.raises(UnansweredFrame, match="simpler"):
+        decode(written('"a":' + value.decode()))

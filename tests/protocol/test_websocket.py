@@ -204,6 +204,17 @@ def test_what_breaks_the_rules(masked: bool, stream: bytes, code: CloseCode) -> 
         assert read(FrameReader(masked=masked, max_size=1000), chunks) == ([], code)
 
 
+@pytest.mark.parametrize("mask", [b"", MASK])
+def test_a_message_that_was_begun_is_known(mask: bytes) -> None:
+    reader = FrameReader(masked=bool(mask), max_size=1000)
+    pieces = frame(Opcode.TEXT, b"xyz", mask, final=False), frame(Opcode.CONTINUATION, b"xyz", mask)
+    states = [(len(list(reader.feed(chunk))), reader.unfinished) for chunk in (pieces[0], pieces[1][:3], pieces[1][3:])]
+    assert states == [(0, True), (0, True), (1, False)]
+    ping = frame(Opcode.PING, b"xyz", mask)
+    states = [(len(list(reader.feed(chunk))), reader.unfinished) for chunk in (ping[:1], ping[1:], ping)]
+    assert states == [(0, True), (1, False), (1, False)]
+
+
 def test_what_came_before_the_break_is_delivered() -> None:
     reader = FrameReader(masked=False, max_size=1000)
     found, code = read(reader, [frame(Opcode.TEXT, b"one") + frame(Opcode.PING, b"") + frame(0x3, b"")])

@@ -41,7 +41,7 @@ async def telling(runs: Runs) -> AsyncIterator[Runs]:
 
 
 async def start(runs: Runs, slug: str, run_id: str) -> bool:
-    return await runs.admit(slug, await runs.claim(slug, run_id))
+    return (await runs.begin(slug, run_id))[1]
 
 
 async def free_again(runs: Runs, slug: str) -> None:
@@ -102,6 +102,57 @@ async def test_an_id_is_the_first_ones_and_another_gets_one_of_its_own(store: Re
     assert await runs_of(store).claim(BOB, "shared") == mapped
     assert await runs.claim(ALICE, "shared") == "shared"
     assert await runs.claim("u-carol", "shared") not in {"shared", mapped}
+
+
+async def test_a_run_of_ones_own_word_is_found_again_on_every_replica(store: RedisStore) -> None:
+    runs = runs_of(store)
+    assert await runs.begin(ALICE, "shared") == ("shared", True)
+    mapped, counted = await runs.begin(BOB, "shared")
+    assert (mapped != "shared", counted) == (True, True)
+    assert await runs.require_own(ALICE, "shared") == "shared"
+    assert await runs_of(store).require_own(BOB, "shared") == mapped
+    assert await runs.require_own(BOB, mapped) == mapped
+
+
+async def test_a_refused_turn_leaves_nothing_behind(store: RedisStore, redis_client: Redis) -> None:
+    runs = runs_of(store, limit=1)
+    await runs.begin(ALICE, "first")
+    before = set(await redis_client.keys())
+    for number in range(20):
+        with pytest.raises(TooManyRuns):
+            await runs.begin(ALICE, f"refused-{number}")
+    assert set(await redis_client.keys()) == before
+
+
+async def test_another_word_for_a_run_takes_one_place_not_two(store: RedisStore) -> None:
+    runs = runs_of(store, limit=1)
+    await runs.begin(ALICE, "shared")
+    assert (await runs.begin(BOB, "shared"))[1] is True
+    with pytest.raises(TooManyRuns):
+        await runs.begin(BOB, "one more")
+
+
+async def test_a_run_that_the_gateway_began_by_itself_counts(store: RedisStore) -> None:
+    """Queued and steered messages go on under ids that no client named."""
+    async with telling(runs_of(store, limit=1)) as runs:
+        runs.started(ALICE, "queued-work")
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await runs.admit(ALICE, "probe")
+                except TooManyRuns:
+                    break
+                await store.release_run(ALICE, "main", "probe")
+        runs.ended(ALICE, "queued-work")
+        await free_again(runs, ALICE)
+
+
+async def test_what_began_and_ended_in_one_breath_does_not_count(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        for number in range(50):
+            runs.started(ALICE, f"quick-{number}")
+            runs.ended(ALICE, f"quick-{number}")
+        await free_again(runs, ALICE)
 
 
 async def test_nobody_is_made_owner_by_asking(store: RedisStore) -> None:

@@ -116,7 +116,7 @@ async def test_an_id_is_used_once_at_a_time(narrow: Narrow) -> None:
         await client.send_text(json.dumps(request))
         await client.send_text(json.dumps(request))
         refused = await client.wait_for(is_response("same"))
-        assert refused["error"]["details"]["code"] == "MALFORMED_FRAME"
+        assert refused["error"]["details"]["code"] == "TOO_MANY_REQUESTS"
         assert sum(one["method"] == "chat.history" for one in upstream.requests) == 1
 
 

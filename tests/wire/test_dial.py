@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.errors import GatewayAway
 from sidecar.wire.dial import MAX_HEAD, Dialled, dial
+from sidecar.wire.wire import GATEWAYS_MESSAGES
 from tests.stack.process import free_port
 from tests.wire.loops import on_each_loop
 from tests.wire.peers import Recorder, serving, switching, text
@@ -132,7 +133,7 @@ async def test_a_handshake_waits_only_so_long_and_hears_of_the_end() -> None:
 
 @on_each_loop
 async def test_a_peer_that_talks_without_end_before_the_handshake_is_over_is_closed() -> None:
-    async with serving(behind=text(b"x") * 65) as (url, queue):
+    async with serving(behind=text(b"x") * (GATEWAYS_MESSAGES + 1)) as (url, queue):
         link = await dialled(url)
         served = await queue.get()
         await served.wire.wait_closed()
