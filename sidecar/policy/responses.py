@@ -130,7 +130,7 @@ def changed_session(payload: Any, namespace: Namespace) -> Any:
 
 
 _ERROR_DETAILS = frozenset({"code", "reason", "missingScope", "requiredScopes", "limit", "method"})
-_PLACE = re.compile(r"(?<![\w/:.])/(?:[\w.@+-]+/)+[\w.@+-]*")
+_PLACE = re.compile(r"(https?://\S+)|(?:file:/*|(?<![\w./]))/(?:[\w.@+-]+/)+[\w.@+-]*|\b[A-Za-z]:\\\S+")
 MAX_ERROR = 500
 
 
@@ -138,10 +138,11 @@ def error_of_gateway(error: Any) -> dict[str, Any]:
     """A gateway's error object, built anew: its code and words, no place of the host, and of the details what clients branch on."""
     error = error if isinstance(error, dict) else {}
     details = error.get("details")
-    kept = {name: details[name] for name in _ERROR_DETAILS if name in details} if isinstance(details, dict) else {}
+    details = details if isinstance(details, dict) else {}
+    kept = {name: _placeless(value) for name, value in details.items() if name in _ERROR_DETAILS}
     clean: dict[str, Any] = {
         "code": str(error.get("code", "UNAVAILABLE"))[:64],
-        "message": _PLACE.sub("…", str(error.get("message", "the gateway gave no reason"))[:MAX_ERROR]),
+        "message": _placeless(str(error.get("message", "the gateway gave no reason"))[:MAX_ERROR]),
     }
     if kept:
         clean["details"] = kept
@@ -150,6 +151,15 @@ def error_of_gateway(error: Any) -> dict[str, Any]:
     if isinstance(error.get("retryAfterMs"), int):
         clean["retryAfterMs"] = error["retryAfterMs"]
     return clean
+
+
+def _placeless(value: Any) -> Any:
+    """Text without absolute paths; addresses on the web are no places of the host. Other scalars stay, all else is left out."""
+    if isinstance(value, str):
+        return _PLACE.sub(lambda found: found[1] or "…", value)
+    if isinstance(value, list):
+        return [one for one in value if isinstance(one, str) and _PLACE.search(one) is None]
+    return value if isinstance(value, (int, float)) else None
 
 
 _SAID = frozenset({"content", "text", "message", "arguments"})

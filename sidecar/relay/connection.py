@@ -362,9 +362,18 @@ class _GatewayLeg:
             del scope.pending[request_id]
         if pending.new_run and (frame.get("ok") is not True or status not in _LIVE):
             scope.runs.ended(scope.namespace.slug, pending.new_run)
+        if isinstance(payload, dict) and payload.get("aborted") is True:
+            for run_id in _texts(
+                payload.get("runIds")
+            ):  # a run aborted before its first event has no last one (2026.9.6)
+                scope.runs.ended(scope.namespace.slug, run_id)
 
     def _with_own_ids(self, raw: bytes) -> bytes:
         """The client's own words for runs that go by an id of ours; 48 hex digits of ours cannot stand there by chance."""
         for ours, theirs in self._connection.scope.aliases.items():
             raw = raw.replace(ours.encode(), orjson.dumps(theirs)[1:-1])
         return raw
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

@@ -35,11 +35,26 @@ def test_code_words_and_what_clients_branch_on_pass() -> None:
         ("ENOENT: no such file, open '/srv/state/agents/u-alice/x.sqlite'", "ENOENT: no such file, open '…'"),
         ("see https://example.com/docs/errors for more", "see https://example.com/docs/errors for more"),
         ("yes and/or no", "yes and/or no"),
+        ("bad config:/srv/state/openclaw.json", "bad config:…"),
+        ("cannot load file:///srv/state/x.js now", "cannot load … now"),
+        ("open C:\\Users\\op\\x.json failed", "open … failed"),
         ("x" * 600, "x" * 500),
     ],
 )
 def test_places_of_the_host_do_not(message: str, told: str) -> None:
     assert error_of_gateway({"code": "UNAVAILABLE", "message": message})["message"] == told
+
+
+def test_neither_do_they_in_the_details() -> None:
+    details = {
+        "code": "X",
+        "reason": "at /srv/state/x",
+        "requiredScopes": ["a", "/srv/b/c", 7],
+        "limit": 3,
+        "method": {"at": "/srv"},
+    }
+    told = error_of_gateway({"code": "X", "message": "x", "details": details})["details"]
+    assert told == {"code": "X", "reason": "at …", "requiredScopes": ["a"], "limit": 3, "method": None}
 
 
 @pytest.mark.parametrize("error", [None, "no", {}, {"details": "x", "retryable": "yes", "retryAfterMs": "soon"}])
