@@ -15,6 +15,9 @@ FINAL = b'"state":"final"'
 """Stands in the last event of a stream and in no other."""
 
 PROFILE = "0f6c2e51"
+END = f',"recipientProfileId":"{PROFILE}"}}'
+"""How every event ends."""
+
 FOREIGN_AGENT = "u-x"
 _TIMESTAMP = 1_795_219_909_801
 _PROSE = r"What the agent says, in lines,\n\nwith a \"quoted\" word now and then. "
@@ -49,7 +52,6 @@ class Maker:
     def __init__(self, agent: str, run: str, size: int, event: str) -> None:
         self._begin = f'{{"type":"event","event":"{event}","payload":{{"runId":"{run}",'
         self._scope = f'"sessionKey":"agent:{agent}:main","agentId":"{agent}","seq":'
-        self._end = f',"recipientProfileId":"{PROFILE}"}}'
         self._size = size
         self._around = self._around_chat if event == "chat" else self._around_agent
         self._known: dict[int, tuple[str, str]] = {}
@@ -58,17 +60,17 @@ class Maker:
         """The `number`th event of the run as the frame `seq` of the connection. Raises ValueError where it needs more bytes."""
         digits = len(str(number)) + len(str(seq))
         before, between = self._known.get(digits) or self._filled(digits)
-        return f"{before}{number}{between}{seq}{self._end}".encode()
+        return f"{before}{number}{between}{seq}{END}".encode()
 
     def final(self, number: int, seq: int) -> bytes:
         """The end of a run is a `chat` event, whatever was before it."""
         begin = self._begin.replace('"event":"agent"', '"event":"chat"')
         message = f'{{"role":"assistant","content":[{{"type":"text","text":"done"}}],"timestamp":{_TIMESTAMP}}}'
         state = f',"state":"final","stopReason":"stop","message":{message}}},"seq":'
-        return f"{begin}{self._scope}{number}{state}{seq}{self._end}".encode()
+        return f"{begin}{self._scope}{number}{state}{seq}{END}".encode()
 
     def _filled(self, digits: int) -> tuple[str, str]:
-        room = self._size - digits - sum(map(len, self._around(""))) - len(self._end)
+        room = self._size - digits - sum(map(len, self._around(""))) - len(END)
         if room < 0:
             raise ValueError(f"an event of this shape has more than {self._size} bytes")
         whole = _PROSE * (room // len(_PROSE))

@@ -9,12 +9,13 @@ from typing import Any
 
 import orjson
 
-from loadtest.events import FINAL
+from loadtest.events import END, FINAL
 from sidecar.protocol.websocket import Opcode, encode, new_key
 
 TIMEOUT_S = 60.0
 _TAIL = 1024
 _HEAD = 16 * 1024
+_END = END.encode()
 
 
 class BenchError(Exception):
@@ -123,7 +124,9 @@ class Intake:
         if not got:
             raise BenchError("closed by the peer in the middle of a stream")
         self._end += got
-        return self._bytes.find(FINAL, max(0, self._end - got - _TAIL), self._end) >= 0
+        # The last event may come in two reads: it is here once its own end is.
+        at = self._bytes.find(FINAL, max(0, self._end - got - _TAIL), self._end)
+        return at >= 0 and self._bytes.find(_END, at, self._end) >= 0
 
     def finish(self) -> None:
         while not self.step():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from loadtest import nginx
 from loadtest.events import Maker, StreamOrder, stream
 from loadtest.measure import QUICK
 from loadtest.targets import COALESCED, DIRECT, NGINX, PARSED, SIDECAR
-from loadtest.wire import frames_in
+from loadtest.wire import Intake, frames_in
 from tests.stack.process import Process, bare_environment
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +48,19 @@ def test_a_target_that_is_unknown_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "invalid choice: 'sidecar'" in done.stderr
+
+
+@pytest.mark.parametrize("at", [-1, -20, -200, -330])
+def test_a_run_is_over_when_all_of_its_last_event_is_here(at: int) -> None:
+    frames = b"".join(stream("u-b", "run", StreamOrder(3, 400), seq=0))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        intake = Intake(ours, b"")
+        theirs.sendall(frames[:at])
+        assert not intake.step()
+        theirs.sendall(frames[at:])
+        assert intake.step()
+        assert len(list(intake.frames())) == 4
 
 
 def test_events_have_the_size_and_the_numbers_that_were_ordered() -> None:
