@@ -62,7 +62,7 @@ class Door:
         self.makers = makers
         self.runs = runs
         self._seal = seal
-        admin.listeners.on_event.append(lambda event, raw: watch(event, raw, runs))
+        admin.listeners.on_event.append(lambda raw: watch(raw, runs))
         admin.listeners.on_lost.append(runs.forget_live)
 
     @property

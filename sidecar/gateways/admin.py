@@ -23,10 +23,10 @@ from sidecar.gateways.greeting import Failed, greet_as_admin
 from sidecar.gateways.options import ADMIN_SCOPES, GatewayOptions
 from sidecar.gateways.rpc import Rpc
 from sidecar.policy.table import Table
-from sidecar.protocol import frames
 from sidecar.telemetry.facts import GatewayState, Report
 
 BACKOFF_SECONDS = (0.25, 10.0)
+_CONFIG_CHANGED = b'{"type":"event","event":"config.changed"'
 
 
 class State(enum.StrEnum):
@@ -54,7 +54,7 @@ class Configuration:
 class Listeners:
     """Called in the event loop; may neither block nor raise."""
 
-    on_event: list[Callable[[frames.Event, bytes], None]] = field(default_factory=list)
+    on_event: list[Callable[[bytes], None]] = field(default_factory=list)
     on_configuration_changed: list[Callable[[], None]] = field(default_factory=list)
     on_lost: list[Callable[[], None]] = field(default_factory=list)
 
@@ -167,12 +167,9 @@ class AdminConnection:
             self._report(GatewayState(self.gateway.id, state.value, self.version, why))
 
     def _event(self, raw: bytes) -> None:
-        event = frames.read_event(raw)
-        if event is None:
-            return
-        if event.name == "config.changed":
+        if raw.startswith(_CONFIG_CHANGED):
             self._recheck.set()
             for changed in self.listeners.on_configuration_changed:
                 changed()
         for heard in self.listeners.on_event:
-            heard(event, raw)
+            heard(raw)

@@ -8,42 +8,41 @@ from sidecar.domain.namespace import agent_of
 from sidecar.protocol import frames
 from sidecar.quota.runs import Runs, is_slug_of_user
 
+_MARKS = {
+    b'{"type":"event","event":"agent",': (b'"stream":"lifecycle"',),
+    b'{"type":"event","event":"chat",': (b'"state":"final"', b'"state":"aborted"', b'"state":"error"'),
+}
+"""Most events say nothing of a run's begin or end: without one of these bytes they are not read."""
+
 _CHAT_ENDS = frozenset({"final", "aborted", "error"})
-_CHAT_END_MARKS = (b'"state":"final"', b'"state":"aborted"', b'"state":"error"')
 _RUN_ENDS = frozenset({"end", "error"})
-_HEAD = 2000
 
 
-def watch(event: frames.Event, raw: bytes, runs: Runs) -> None:
-    """Take note of what `event` says of a user's run; most events say nothing of it.
+def watch(raw: bytes, runs: Runs) -> None:
+    """Take note of what an event of the gateway says of a user's run.
 
     `agent` events with the stream `lifecycle` say start, end and error; `chat` events end the runs that never had a lifecycle
     (queued, steered, answered from a command). Seen on 2026.9.6 and 2026.8.2.
     """
-    if event.name == "agent":
-        payload = _payload(event, raw)
-        if payload.get("stream") != "lifecycle":
-            return
-        data = payload.get("data")
-        phase = data.get("phase") if isinstance(data, dict) else None
-        ends = phase in _RUN_ENDS
-        if not ends and phase != "start":
-            return
-    elif event.name == "chat":
-        if event.payload is frames.UNREAD and not any(mark in raw[:_HEAD] for mark in _CHAT_END_MARKS):
-            return
-        payload = _payload(event, raw)
-        ends = payload.get("state") in _CHAT_ENDS
-        if not ends:
-            return
-    else:
+    marks = next((marks for head, marks in _MARKS.items() if raw.startswith(head)), ())
+    if not any(mark in raw for mark in marks):
         return
-    slug, run_id = agent_of(event.session_key or "") or event.agent_id, payload.get("runId")
-    if slug is None or not is_slug_of_user(slug) or not isinstance(run_id, str):
+    frame = frames.parse(raw) or {}
+    payload = frame.get("payload")
+    if not isinstance(payload, dict):
+        return
+    ends = _ends(frame["event"], payload)
+    run_id, key, agent_id = payload.get("runId"), payload.get("sessionKey"), payload.get("agentId")
+    slug = agent_of(key) if isinstance(key, str) else agent_id
+    if ends is None or not isinstance(run_id, str) or not isinstance(slug, str) or not is_slug_of_user(slug):
         return
     runs.ended(slug, run_id) if ends else runs.started(slug, run_id)
 
 
-def _payload(event: frames.Event, raw: bytes) -> dict[str, Any]:
-    payload = (frames.parse(raw) or {}).get("payload") if event.payload is frames.UNREAD else event.payload
-    return payload if isinstance(payload, dict) else {}
+def _ends(event: str, payload: dict[str, Any]) -> bool | None:
+    """True: the run is over; False: it begins; None: neither is said."""
+    if event == "chat":
+        return True if payload.get("state") in _CHAT_ENDS else None
+    data = payload.get("data")
+    phase = data.get("phase") if payload.get("stream") == "lifecycle" and isinstance(data, dict) else None
+    return True if phase in _RUN_ENDS else False if phase == "start" else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.domain.principal import Principal
 from sidecar.errors import MalformedFrame, SidecarError, TokenRefused
+from sidecar.gateways.greeting import Upstream
 from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
 from sidecar.policy.requests import Patched
 from sidecar.protocol import frames
@@ -99,7 +100,7 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
         gateway_id=environment.gateway_id,
         hello=hello,
         table=table,
-        upstream=upstream,
+        upstream=Upstream(upstream.link, {}),  # what hello said is told; kept, it would cost 40 KiB a connection
         runs=door.runs,
         still_open=door.require,
         patched=Patched(environment.workspace_dir, environment.auth_profile_id) if door.accepts_workspace else None,

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
-from sidecar.protocol import frames
 from sidecar.quota.runs import RunOptions, Runs, new_run_id
 from sidecar.quota.watch import watch
 from sidecar.storage.redis import RedisOptions, RedisStore
@@ -236,9 +235,7 @@ class Heard:
     def __init__(self, name: str, payload: dict[str, Any]) -> None:
         self.told: list[tuple[str, str, str]] = []
         raw = json.dumps({"type": "event", "event": name, "payload": payload}, separators=(",", ":")).encode()
-        event = frames.read_event(raw)
-        assert event is not None
-        watch(event, raw, self)  # type: ignore[arg-type]
+        watch(raw, self)  # type: ignore[arg-type]
 
     def started(self, slug: str, run_id: str) -> None:
         self.told.append(("started", slug, run_id))
