@@ -23,7 +23,7 @@ from tests.policy import mutations
 from tests.policy.oracle import obeys
 from tests.policy.people import BOB, TABLE
 
-COUNT = 200_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 20_000
+COUNT = 200_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 35_000
 SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(2**32))
 PATCHED = Patched("/srv/openclaw/users/u-bob", "u-bob")
 REQUEST_FIELDS = {"type", "id", "method", "params", "traceparent"}
