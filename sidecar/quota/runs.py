@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,8 @@ WISH_MS = 3600 * 1000
 
 LIVE_MS = 180_000
 """A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
+
+AGAIN_SECONDS = 0.25
 
 
 class Admission(Protocol):
@@ -161,15 +163,20 @@ class Runs:
                 continue
             while not self._heard.empty():
                 heard.append(self._heard.get_nowait())
-            for outcome in await asyncio.gather(*self._told(heard), return_exceptions=True):
-                if isinstance(outcome, BaseException) and not isinstance(outcome, StorageAway):
-                    raise outcome
+            # An end that was lost would count for minutes.
+            while not await self._all_told(heard):  # noqa: ASYNC110 - Redis is away, and says nothing when it is back
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _all_told(self, heard: Sequence[tuple[bool, str, str]]) -> bool:
+        """False where Redis is away; telling it again does no harm."""
+        outcomes = await asyncio.gather(*self._told(heard), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StorageAway):
+                raise outcome
+        return not any(isinstance(outcome, StorageAway) for outcome in outcomes)
 
     def _told(self, heard: Iterable[tuple[bool, str, str]]) -> Iterator[Awaitable[object]]:
-        """In the order heard, for one round trip. A run that began counts, whoever began it; it is never refused any more.
-
-        What Redis does not hear while it is away ends by itself.
-        """
+        """In the order heard, for one round trip. A run that began counts, whoever began it; it is never refused any more."""
         for ended, slug, run_id in heard:
             if ended:
                 yield self._store.release_run(slug, self.gateway_id, run_id)

@@ -1,6 +1,6 @@
 """Mutated frames of real clients and of a real gateway: none is an error of ours, and none crosses over.
 
-20,000 of each kind, 200,000 under `HYPOTHESIS_PROFILE=deep`; from `FUZZ_SEED` where it is set, and a failure says which it was.
+35,000 of each kind, 200,000 under `HYPOTHESIS_PROFILE=deep`; from `FUZZ_SEED` where it is set, and a failure says which it was.
 """
 
 from __future__ import annotations

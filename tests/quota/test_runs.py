@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,8 @@ from redis.asyncio import Redis
 from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
 from sidecar.quota.runs import RunOptions, Runs, new_run_id
 from sidecar.quota.watch import watch
+from sidecar.storage.availability import silent
+from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.redis import RedisOptions, RedisStore
 from tests.stack.process import free_port
 
@@ -220,6 +225,25 @@ async def test_without_redis_nothing_starts_and_nothing_breaks() -> None:
         await runs.require_own(ALICE, "told")
         runs.ended(ALICE, "told")
         await asyncio.sleep(0.3)
+
+
+async def test_an_end_that_came_while_redis_was_away_is_told_once_it_is_back(tmp_path: Path) -> None:
+    async with (
+        EmbeddedEngines(tmp_path, silent, postgres=False) as engines,
+        RedisStore(RedisOptions(engines.redis_url)) as own,
+        telling(runs_of(own, limit=1)) as runs,
+    ):
+        await start(runs, ALICE, "long")
+        runs.started(ALICE, "long")
+        await asyncio.sleep(0.1)
+        os.kill(engines.pids["redis"], signal.SIGKILL)
+        runs.ended(ALICE, "long")
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(StorageAway, TooManyRuns):
+                    await start(runs, ALICE, "next")
+                    break
+                await asyncio.sleep(0.05)
 
 
 @given(st.binary(min_size=32, max_size=32))
