@@ -19,7 +19,7 @@ from sidecar.errors import GatewayAway, SidecarError, StorageAway
 from sidecar.gateways.admin import AdminConnection, Configuration
 from sidecar.gateways.configuration import AgentOptions, agents_patch, closed_agent, replaced_arrays
 from sidecar.gateways.rpc import RequestRefused
-from sidecar.telemetry.facts import AgentsWritten, Report
+from sidecar.telemetry.facts import AgentsRefused, AgentsWritten, Report
 
 WRITE_INTERVAL_MS = 2000
 GATHER_SECONDS = 0.3
@@ -145,7 +145,8 @@ class Provisioner:
         if isinstance(retry, int):
             await asyncio.sleep(min(retry, 60_000) / 1000)
         elif "changed since last load" not in message:
-            # Its message may name paths and other people's agents, and this one is shown to whoever waits.
+            # Its message may name paths and other people's agents: for the operator, not for whoever waits.
+            self._report(AgentsRefused(self._admin.gateway.id, message[:500]))
             raise GatewayAway("the gateway refuses to add your agent; tell its operator")
 
     def _patch(self, configuration: Configuration, batch: Mapping[Wanted, object]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class House:
         self._options = options
         self._report = report
         self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._inside: dict[str, Connection] = {}
         self._strangers: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
@@ -94,20 +94,23 @@ class House:
         self._report(SocketOpened(socket.connection_id, address))
         visit = _Visit(self._strangers, self._users, address, self._options.max_connections_per_user)
         task = asyncio.create_task(self._serve(socket, visit))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[socket.connection_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(socket.connection_id))
         if tail:
             wire.data_received(tail)
         return web.Response()
 
     async def drain(self) -> None:
-        """No new sockets; open ones close spread over half of `drain_seconds`, what is left is cut at its end."""
+        """No new sockets, no handshake goes on; open ones close spread over half of `drain_seconds`, the rest is cut at its end."""
         self._closing = True
         loop = asyncio.get_running_loop()
+        for connection_id, task in self._tasks.items():
+            if connection_id not in self._inside:
+                task.cancel()
         for connection in list(self._inside.values()):
             delay = random.uniform(0, self._options.drain_seconds / 2)  # noqa: S311 - jitter
             loop.call_later(delay, connection.end, 1012, "drain")
-        waiting = set(self._tasks)
+        waiting = set(self._tasks.values())
         if waiting:
             await asyncio.wait(waiting, timeout=self._options.drain_seconds)
         for task in waiting:

@@ -133,6 +133,14 @@ class AgentsWritten(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class AgentsRefused(Fact):
+    """A gateway did not take the users' agents; `why` is its own sentence, for the operator's log alone."""
+
+    gateway_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineState(Fact):
     """PostgreSQL or Redis: `engine` is `postgres` or `redis`, `state` is `up`, `away` or `restarted`."""
 

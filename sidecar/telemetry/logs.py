@@ -60,6 +60,7 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.KeysFetched: _level_of_keys,
     facts.GatewayState: _level_of_gateway,
     facts.AgentsWritten: logging.INFO,
+    facts.AgentsRefused: logging.ERROR,
     facts.EngineState: _level_of_engine,
     facts.Unexpected: logging.ERROR,
     facts.AuditWritten: NEVER,

@@ -83,6 +83,7 @@ class Metrics:
             facts.KeysFetched: self._keys_fetched,
             facts.GatewayState: self._on_gateway_state,
             facts.AgentsWritten: self._agents_written,
+            facts.AgentsRefused: self._agents_refused,
             facts.EngineState: self._engine_state,
             facts.Unexpected: self._on_unexpected,
             facts.AuditWritten: self._audit_written,
@@ -149,6 +150,9 @@ class Metrics:
             "gateway_state", "1 for the state that a gateway is in, 0 for the others.", "gateway", "state"
         )
         self._agents = self._counter("agents_written", "Users whose agent was written.", "gateway")
+        self._refused_writes = self._counter(
+            "agents_refused", "Writes of users' agents that a gateway refused; the log says why.", "gateway"
+        )
         self._writes = self._histogram(
             "config_write_seconds", "Writes of a gateway's configuration.", _WRITE_BUCKETS, "gateway"
         )
@@ -216,6 +220,9 @@ class Metrics:
         gateway = self._word("gateway", fact.gateway_id)
         self._agents.labels(gateway).inc(fact.count)
         self._writes.labels(gateway).observe(fact.seconds)
+
+    def _agents_refused(self, fact: facts.AgentsRefused) -> None:
+        self._refused_writes.labels(self._word("gateway", fact.gateway_id)).inc()
 
     def _engine_state(self, fact: facts.EngineState) -> None:
         engine = self._word("engine", fact.engine)
