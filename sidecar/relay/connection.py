@@ -363,9 +363,8 @@ class _GatewayLeg:
         if pending.new_run and (frame.get("ok") is not True or status not in _LIVE):
             scope.runs.ended(scope.namespace.slug, pending.new_run)
         if isinstance(payload, dict) and payload.get("aborted") is True:
-            for run_id in _texts(
-                payload.get("runIds")
-            ):  # a run aborted before its first event has no last one (2026.9.6)
+            # A run that is aborted before its first event has no last one either (2026.9.6).
+            for run_id in _texts(payload.get("runIds")):
                 scope.runs.ended(scope.namespace.slug, run_id)
 
     def _with_own_ids(self, raw: bytes) -> bytes:
