@@ -13,9 +13,10 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -26,6 +27,7 @@ from sidecar.errors import EngineError, SidecarError
 from sidecar.gateways.admin import AdminConnection, State
 from sidecar.gateways.configuration import AgentOptions
 from sidecar.gateways.greeting import Upstream, greet_as_user
+from sidecar.gateways.handles import Handles
 from sidecar.gateways.options import GatewayOptions
 from sidecar.identity.fetch import HttpFetch
 from sidecar.identity.options import IssuerOptions
@@ -42,11 +44,15 @@ from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.postgres import Database, DatabaseOptions
 from sidecar.storage.redis import RedisOptions, RedisStore
 from sidecar.storage.schema import migrate
+from sidecar.storage.seal import load_seal
 from sidecar.telemetry.facts import EngineState, Unexpected
 from sidecar.telemetry.metrics import CONTENT_TYPE
 from sidecar.telemetry.reporter import Telemetry
 
 TABLES = Path(__file__).parent / "policy"
+ACT_SECONDS = 600.0
+"""How long the gateway may take for what is done as admin: a compaction is several calls of the model."""
+
 IDLE_SECONDS = 30
 """How long a connection may stay without a request: who has not even asked costs no more than this."""
 
@@ -55,12 +61,19 @@ class Door:
     """One gateway: our own connection to it, its users' agents and runs, and the way in for users (`relay.ports.GatewayDoor`)."""
 
     def __init__(
-        self, gateway: GatewayOptions, admin: AdminConnection, makers: Provisioner, runs: Runs, seal: bytes
+        self,
+        gateway: GatewayOptions,
+        admin: AdminConnection,
+        makers: Provisioner,
+        runs: Runs,
+        handles: Handles,
+        seal: bytes,
     ) -> None:
         self.gateway = gateway
         self.admin = admin
         self.makers = makers
         self.runs = runs
+        self.handles = handles
         self._seal = seal
         admin.listeners.on_event.append(lambda raw: watch(raw, runs))
         admin.listeners.on_lost.append(runs.forget_live)
@@ -72,12 +85,22 @@ class Door:
     def require(self) -> Table:
         return self.admin.require()
 
+    def require_runs(self) -> Table:
+        return self.admin.require_runs()
+
+    async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
+        return await self.admin.request(method, params, ACT_SECONDS)
+
     async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
         device = Device.derive(self._seal, self.gateway.id, slug)
         return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed, first_time=first_time)
 
     async def why_not_ready(self) -> str:
-        return "" if self.admin.state is State.READY else f"{self.admin.state}: {self.admin.why}"
+        return "" if self.admin.serves else f"{self.admin.state}: {self.admin.why}"
+
+    def doubt(self) -> str:
+        """What an operator should know of a gateway that serves."""
+        return self.admin.why if self.admin.state is State.UNCOVERED else ""
 
 
 @dataclass(slots=True)
@@ -105,8 +128,11 @@ async def run(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, clock: Callable[[], float] = time.time) -> AsyncIterator[App]:
-    """A sidecar that serves as long as the context lasts; leaving it drains."""
+async def serving(
+    settings: Settings, clock: Callable[[], float] = time.time, *, tables: Sequence[Table] | None = None
+) -> AsyncIterator[App]:
+    """A sidecar that serves as long as the context lasts; leaving it drains. `tables`: the policy, None for those that ship."""
+    policy = shipped_tables() if tables is None else tables
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry(clock)
         asyncio.get_running_loop().set_exception_handler(telemetry.on_loop_exception)
@@ -130,7 +156,7 @@ async def serving(settings: Settings, clock: Callable[[], float] = time.time) ->
         stack.push_async_callback(telemetry.stop)
         verifier = await _verifier(settings, clock, telemetry, stack)
         doors = {
-            row.id: await _door(settings, row_options, redis, telemetry, seal, clock, stack)
+            row.id: await _door(settings, row_options, policy, redis, telemetry, seal, clock, stack)
             for row, row_options in zip(settings.gateways, _gateways(settings), strict=True)
         }
         environments = _environments(settings, database, doors, clock)
@@ -153,29 +179,6 @@ def _allow_open_files() -> None:
     with contextlib.suppress(ValueError, OSError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def load_seal(data_dir: Path, secret: str) -> bytes:
-    """`storage.secret`, or one made once and kept 0600 in the data folder. Raises EngineError."""
-    if secret:
-        return secret.encode()
-    path = data_dir / "secret"
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(path.with_suffix(".new"), path)
-        path.with_suffix(".new").unlink(missing_ok=True)
-        kept = path.read_bytes().strip()
-    except OSError as error:
-        raise EngineError(f"storage.secret cannot be kept in {path}: {error.strerror}; set storage.secret") from None
-    if len(kept) < 32:
-        raise EngineError(f"{path} holds no secret of 32 bytes; restore it, since users' devices derive from it")
-    return kept
 
 
 def _engine_reporter(telemetry: Telemetry) -> Callable[[str, str, str], None]:
@@ -220,6 +223,7 @@ def _gateways(settings: Settings) -> list[GatewayOptions]:
             public_origin=settings.server.public_url,
             accepts_workspace=row.accepts_workspace,
             allow_open_gateway=row.allow_open_gateway,
+            trusted_versions=row.trusted_versions,
         )
         for row in settings.gateways
     ]
@@ -228,20 +232,26 @@ def _gateways(settings: Settings) -> list[GatewayOptions]:
 async def _door(
     settings: Settings,
     gateway: GatewayOptions,
+    tables: Sequence[Table],
     redis: RedisStore,
     telemetry: Telemetry,
     seal: bytes,
     clock: Callable[[], float],
     stack: contextlib.AsyncExitStack,
 ) -> Door:
-    tables = [read_table(path.read_bytes()) for path in sorted(TABLES.glob("gateway-*.toml"))]
     admin = AdminConnection(gateway, tables, telemetry.report, lambda error: _unexpected(telemetry, "gateways", error))
     options = AgentOptions(settings.environments.tools_allow, settings.environments.model_allow)
     makers = Provisioner(admin, redis, options, telemetry.report, owner=secrets.token_hex(8))
     runs = Runs(gateway.id, redis, RunOptions(settings.quota.concurrent_runs), seal, clock)
-    for work in (admin.run, makers.run, runs.run):
+    handles = Handles(gateway.id, redis)
+    for work in (admin.run, makers.run, runs.run, handles.run):
         await _kept(stack, work, telemetry)
-    return Door(gateway, admin, makers, runs, seal)
+    return Door(gateway, admin, makers, runs, handles, seal)
+
+
+def shipped_tables() -> list[Table]:
+    """The policy that this version brings, one table per range of gateway versions."""
+    return [read_table(path.read_bytes()) for path in sorted(TABLES.glob("gateway-*.toml"))]
 
 
 async def _kept(stack: contextlib.AsyncExitStack, work: Callable[[], Awaitable[None]], telemetry: Telemetry) -> None:
@@ -283,10 +293,16 @@ def _environments(
     return Environments(
         database,
         makers,
-        lambda: [gateway_id for gateway_id, door in doors.items() if door.admin.state is State.READY],
+        lambda: _for_new_users(doors),
         options,
         clock,
     )
+
+
+def _for_new_users(doors: dict[str, Door]) -> list[str]:
+    """Where runs start, while there is such a gateway."""
+    ready = [gateway_id for gateway_id, door in doors.items() if door.admin.state is State.READY]
+    return ready or [gateway_id for gateway_id, door in doors.items() if door.admin.serves]
 
 
 def _house_options(settings: Settings) -> HouseOptions:
@@ -315,7 +331,10 @@ def _checks(database: Database, redis: RedisStore, verifier: Verifier, doors: di
         Check("redis", lambda: _answers(redis.ping)),
         Check("issuers", issuers),
         Check("gateways", any_gateway),
-        *(Check(f"gateway:{gateway_id}", door.why_not_ready, required=False) for gateway_id, door in doors.items()),
+        *(
+            Check(f"gateway:{gateway_id}", door.why_not_ready, required=False, doubt=door.doubt)
+            for gateway_id, door in doors.items()
+        ),
     ]
 
 

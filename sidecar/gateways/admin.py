@@ -1,7 +1,8 @@
 """The sidecar's own connection to one gateway: kept up, and asked before anything is promised to a user.
 
     away ──dial──► starting ──hello, config.get──► ready        every user may come
-      ▲                                   └──────► open         session tools are open: users are refused
+      ▲                                   ├──────► uncovered    no table covers its version: users read, no run starts
+      │                                   └──────► open         session tools are open: users are refused
       └──────────── lost ◄────────────────────────────┘         back-off, then again
 
 It sees the `chat` and `agent` events of every session, whoever is connected, and hands them to whoever listens.
@@ -17,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.errors import GatewayAway, GatewayOpen, SidecarError
+from sidecar.errors import GatewayAway, GatewayNotCovered, GatewayOpen, SidecarError
 from sidecar.gateways.configuration import open_settings
 from sidecar.gateways.greeting import Failed, greet_as_admin
 from sidecar.gateways.options import ADMIN_SCOPES, GatewayOptions
 from sidecar.gateways.rpc import Rpc
 from sidecar.policy.table import Table
+from sidecar.policy.versions import Choice, choose, span
 from sidecar.telemetry.facts import GatewayState, Report
 
 BACKOFF_SECONDS = (0.25, 10.0)
@@ -33,6 +35,7 @@ class State(enum.StrEnum):
     AWAY = "away"
     STARTING = "starting"
     OPEN = "open"
+    UNCOVERED = "uncovered"
     READY = "ready"
 
 
@@ -68,7 +71,8 @@ class AdminConnection:
         self.state = State.AWAY
         self.version = ""
         self.why = "not connected yet"
-        self.table: Table | None = None
+        self.choice: Choice | None = None
+        """The policy for the gateway's version; None before it is known, and where there is none."""
         self._tables = tables
         self._report = report
         self.failed = failed
@@ -77,17 +81,32 @@ class AdminConnection:
 
     def require(self) -> Table:
         """The policy table in force. Raises GatewayAway or GatewayOpen where users cannot be served."""
-        if self.state is State.READY and self.table is not None:
-            return self.table
+        if self.serves and self.choice is not None:
+            return self.choice.table
         if self.state is State.OPEN:
             raise GatewayOpen(f"this gateway is not safe for several people yet: {self.why}")
         raise GatewayAway("the gateway is starting", retry_after_ms=1000)
 
-    async def request(self, method: str, params: Mapping[str, Any]) -> Any:
+    def require_runs(self) -> Table:
+        """As `require`, before a run starts or something is done as admin. Raises GatewayNotCovered too."""
+        table = self.require()
+        if self.state is State.UNCOVERED:
+            raise GatewayNotCovered(
+                f"the gateway's version {self.version} is not one that this service was checked against: "
+                "you can read, but nothing is run until its operator allows it"
+            )
+        return table
+
+    @property
+    def serves(self) -> bool:
+        """Are users let in?"""
+        return self.state in {State.READY, State.UNCOVERED}
+
+    async def request(self, method: str, params: Mapping[str, Any], timeout: float = 30.0) -> Any:
         """As `Rpc.request`."""
         if self._rpc is None:
             raise GatewayAway("the connection to the gateway is lost")
-        return await self._rpc.request(method, params)
+        return await self._rpc.request(method, params, timeout)
 
     async def configuration(self) -> Configuration:
         """Ask for the configuration. Raises GatewayAway."""
@@ -124,7 +143,7 @@ class AdminConnection:
             return False
         server = upstream.hello.get("server")
         self.version = str(server.get("version", "")) if isinstance(server, dict) else ""
-        self.table = next((table for table in self._tables if table.covers(self.version)), None)
+        self.choice = choose(self._tables, self.version, self.gateway.trusted_versions)
         self._rpc = rpc = Rpc(upstream, self._event)
         self._recheck.set()
         checker = asyncio.create_task(self._check())
@@ -156,10 +175,12 @@ class AdminConnection:
             self._is(state, why)
 
     def _judge(self, config: Mapping[str, Any]) -> tuple[State, str]:
-        if self.table is None:
+        if self.choice is None:
             return State.AWAY, f"no policy table covers gateway version {self.version or '?'}; use one that is covered"
         wrong = [] if self.gateway.allow_open_gateway else open_settings(config)
-        return (State.OPEN, " and ".join(wrong)) if wrong else (State.READY, "")
+        if wrong:
+            return State.OPEN, " and ".join(wrong)
+        return (State.READY, "") if self.choice.runs else (State.UNCOVERED, _uncovered(self.version, self.choice))
 
     def _is(self, state: State, why: str) -> None:
         if (state, why) != (self.state, self.why):
@@ -173,3 +194,10 @@ class AdminConnection:
                 changed()
         for heard in self.listeners.on_event:
             heard(raw)
+
+
+def _uncovered(version: str, choice: Choice) -> str:
+    return (
+        f"no policy table covers gateway version {version} (the nearest: {span(choice.table)}), so users read and no run starts; "
+        f'look at `sidecar gateway diff`, then allow it: gateways[].trusted_versions = ["{version}"]'
+    )

@@ -6,6 +6,8 @@ import enum
 from typing import Any
 
 from sidecar.domain.namespace import Namespace
+from sidecar.policy.own import NOTHING, names_own
+from sidecar.policy.responses import filtered
 from sidecar.policy.table import Passage, Table
 from sidecar.protocol.frames import Event
 from sidecar.protocol.handshake import own_health
@@ -23,12 +25,12 @@ def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
 
     `own` passes only where the event itself says whose it is, and every scope that it names is the caller's.
     """
-    passage = table.events.get(event.name)
-    if passage is None:
+    row = table.events.get(event.name)
+    if row is None:
         return Verdict.UNLISTED
-    if passage is Passage.PASS:
+    if row.passage is Passage.PASS:
         return Verdict.PASS
-    if passage is Passage.HEALTH:
+    if row.passage is not Passage.OWN:
         return Verdict.REWRITE
     key, agent_id = event.session_key, event.agent_id
     if key is None and agent_id is None:
@@ -40,6 +42,10 @@ def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
     return Verdict.PASS
 
 
-def rewrite(payload: Any, namespace: Namespace) -> Any:
-    """The payload of an event whose verdict is REWRITE (`health`), as this user may see it."""
-    return own_health(payload if isinstance(payload, dict) else {}, namespace)
+def rewrite(name: str, payload: Any, namespace: Namespace, table: Table) -> Any:
+    """The payload of an event whose verdict is REWRITE, as this user may see it; NOTHING where it is not about them."""
+    row = table.events[name]
+    if row.passage is Passage.HEALTH:
+        return own_health(payload if isinstance(payload, dict) else {}, namespace)
+    named = payload.get(row.own) if row.own and isinstance(payload, dict) else payload
+    return filtered(row, payload, namespace) if names_own(named, namespace) else NOTHING

@@ -1,17 +1,22 @@
-"""A request → what is done with it. Pure: ids that need a claim are only named here; the relay claims them."""
+"""A request → what is done with it. Pure: ids whose owner must be asked are only named here; the relay asks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar.domain.namespace import Namespace
 from sidecar.errors import ForeignKey, MalformedFrame, MethodRefused
+from sidecar.policy.attachments import check_attachments
 from sidecar.policy.commands import check_text
-from sidecar.policy.table import MethodRow, Rule, Table
+from sidecar.policy.paths import check_path
+from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
+from sidecar.policy.table import ROLES, MethodRow, Table
 
 MAX_RUN_ID = 128
+MAX_ID = 256
+MAX_IDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,18 @@ class Patched:
 
     workspace_dir: str
     auth_profile_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An id that the request names as the caller's own; only the relay can know whether it is."""
+
+    kind: str
+    """`run`, or a kind of the table."""
+
+    id: str
+    place: tuple[str | int, ...]
+    """Where in `params` it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +50,8 @@ class Forward:
     """The id that the request gives to the run it starts; to be claimed first."""
 
     new_run_param: str = ""
-    own_run: str | None = None
-    """The id of a run that the request reads or ends; to be the caller's."""
-
-    own_run_param: str = ""
+    claims: tuple[Claimed, ...] = ()
+    """To be the caller's, all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +68,56 @@ def decide(
     table: Table,
     *,
     new_id: Callable[[], str],
+    roles: Collection[str] = ROLES,
     patched: Patched | None = None,
 ) -> Forward | Answer:
     """What is done with `method`. `params` is left as it is. Raises MethodRefused, ForeignKey, MalformedFrame."""
     row = table.methods.get(method)
     if row is None:
         raise MethodRefused(f"the method '{_shown(method)}' is not available here")
+    if row.roles.isdisjoint(roles):
+        raise MethodRefused(f"the method '{method}' is not for your role", detail_code="ROLE_NOT_ALLOWED")
     if row.answer is not None:
         return Answer(row.answer)
-    judge = _Judge(namespace, table)
-    out: dict[str, Any] = {}
-    for name, value in params.items():
-        rule = row.params.get(name)
-        if rule is None and name in _PATCHED_PARAMS and row.starts_run:
-            rule = Rule.DROP
-        if rule is None:
-            raise MethodRefused(
-                f"the parameter '{_shown(name)}' of {method} is not available here", detail_code="PARAM_NOT_ALLOWED"
-            )
-        if rule is not Rule.DROP:
-            out[name] = judge.value(rule, name, value)
+    judge = _Judge(method, namespace, table)
+    rules = {**dict.fromkeys(_PATCHED_PARAMS, Rule.DROP), **row.params} if row.starts_run else row.params
+    out = judge.members(rules, {name: value for name, value in params.items() if name not in row.fixed}, ())
     for name, rule in row.force.items():
         if name not in out:
             out[name] = _forced(rule, namespace, new_id)
+    out |= row.fixed
     if patched and row.starts_run and "sessionKey" in row.params:
         out |= {"workspaceDir": patched.workspace_dir, "authProfileId": patched.auth_profile_id}
-    return _forward(row, params, out)
-
-
-_PATCHED_PARAMS = frozenset({"workspaceDir", "authProfileId"})
-"""What clients of patched gateways send: understood, taken out, and where the gateway takes them, set to the user's own."""
-
-
-def _forward(row: MethodRow, params: Mapping[str, Any], out: dict[str, Any]) -> Forward:
     new_run = next((name for name, rule in row.params.items() if rule is Rule.NEW_RUN and name in out), "")
-    own_run = next((name for name, rule in row.params.items() if rule is Rule.OWN_RUN and name in out), "")
     return Forward(
         row=row,
         params=out,
         changed=out != params,
         new_run=out[new_run] if new_run else None,
         new_run_param=new_run,
-        own_run=out[own_run] if own_run else None,
-        own_run_param=own_run,
+        claims=tuple(judge.claims),
     )
 
 
-def _forced(rule: Rule, namespace: Namespace, new_id: Callable[[], str]) -> str:
+_PATCHED_PARAMS = ("workspaceDir", "authProfileId")
+"""What clients of patched gateways send: understood, taken out, and where the gateway takes them, set to the user's own."""
+
+
+def replaced(params: dict[str, Any], place: tuple[str | int, ...], value: str) -> dict[str, Any]:
+    """A copy of `params` with `value` at `place`; what does not lead there is shared."""
+
+    def put(holder: Any, at: int) -> Any:
+        if at == len(place):
+            return value
+        copy: Any = dict(holder) if isinstance(holder, dict) else list(holder)
+        copy[place[at]] = put(holder[place[at]], at + 1)
+        return copy
+
+    changed: dict[str, Any] = put(params, 0)
+    return changed
+
+
+def _forced(rule: ParamRule, namespace: Namespace, new_id: Callable[[], str]) -> str:
     if rule is Rule.AGENT:
         return namespace.agent_id
     return new_id() if rule is Rule.NEW_RUN else namespace.main
@@ -113,23 +131,65 @@ def _shown(name: str) -> str:
 class _Judge:
     """One parameter after the other, each by its rule."""
 
-    def __init__(self, namespace: Namespace, table: Table) -> None:
+    def __init__(self, method: str, namespace: Namespace, table: Table) -> None:
+        self.claims: list[Claimed] = []
+        self._method = method
         self._namespace = namespace
         self._table = table
 
-    def value(self, rule: Rule, name: str, value: Any) -> Any:
-        if rule is Rule.PASS:
-            return value
-        if rule is Rule.EXISTING_KEYS:
-            if not isinstance(value, list):
-                raise MalformedFrame(f"'{name}' is a list of session keys")
-            return [self._one(Rule.EXISTING_KEY, name, each) for each in value]
-        if rule is Rule.ATTACHMENTS:
-            check_attachments(name, value)
-            return value
-        return self._one(rule, name, value)
+    def members(
+        self, rules: Mapping[str, ParamRule], values: Mapping[str, Any], place: tuple[str | int, ...]
+    ) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, value in values.items():
+            rule = rules.get(name)
+            if rule is None:
+                shown = ".".join([*(part for part in place if isinstance(part, str)), _shown(name)])
+                raise MethodRefused(
+                    f"the parameter '{shown}' of {self._method} is not available here", detail_code="PARAM_NOT_ALLOWED"
+                )
+            if rule is not Rule.DROP:
+                out[name] = self._value(rule, name, value, (*place, name))
+        return out
 
-    def _one(self, rule: Rule, name: str, value: Any) -> str:
+    def _value(self, rule: ParamRule, name: str, value: Any, place: tuple[str | int, ...]) -> Any:
+        match rule:
+            case Rule.ANY:
+                return value
+            case Rule.PASS:
+                return _plain(name, value)
+            case Rule.ATTACHMENTS:
+                check_attachments(name, value)
+                return value
+            case Rule.EXISTING_KEYS:
+                return [self._word(Rule.EXISTING_KEY, name, one) for one in _listed(name, value)]
+            case Own(kind, many):
+                return self._claim(kind, name, value, place, many=many)
+            case Only(words):
+                return _one_of(words, name, value)
+            case Shape(members, many):
+                return self._object(members, name, value, place, many=many)
+            case _:
+                return self._word(rule, name, value)
+
+    def _object(
+        self, rules: Mapping[str, ParamRule], name: str, value: Any, place: tuple[str | int, ...], *, many: bool
+    ) -> Any:
+        if many:
+            return [
+                self._object(rules, name, one, (*place, at), many=False) for at, one in enumerate(_listed(name, value))
+            ]
+        if not isinstance(value, dict):
+            raise MalformedFrame(f"'{name}' is an object")
+        return self.members(rules, value, place)
+
+    def _claim(self, kind: str, name: str, value: Any, place: tuple[str | int, ...], *, many: bool) -> Any:
+        for at, one in enumerate(_listed(name, value) if many else [value]):
+            most = MAX_RUN_ID if kind == "run" else MAX_ID
+            self.claims.append(Claimed(kind, _id(name, one, most), (*place, at) if many else place))
+        return value
+
+    def _word(self, rule: ParamRule, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise MalformedFrame(f"'{name}' is text")
         match rule:
@@ -139,11 +199,13 @@ class _Judge:
                 return self._namespace.adopt_existing(value)
             case Rule.AGENT:
                 return self._agent(value)
+            case Rule.PATH:
+                check_path(name, value)
             case Rule.TEXT:
                 check_text(value, self._table)
-                return value
             case _:
-                return _run_id(name, value)
+                return _id(name, value, MAX_RUN_ID)
+        return value
 
     def _agent(self, value: str) -> str:
         """The own agent, also where a client says the default one's name, as clients of a single-user gateway do."""
@@ -153,36 +215,27 @@ class _Judge:
         return self._namespace.agent_id
 
 
-_ATTACHMENT = frozenset(
-    {"type", "mimeType", "fileName", "content", "origin", "sizeBytes", "durationMs", "width", "height"}
-)
-_SOURCE = frozenset({"type", "media_type", "data"})
-
-
-def check_attachments(name: str, value: Any) -> None:
-    """Raise MalformedFrame unless every attachment is carried by the request itself, as base64 text.
-
-    Gateway 2026.9.6 reads `content`, or a `source` of type `base64`; a path, a URL or a media id has no place in it.
-    """
-    whole = isinstance(value, list) and all(isinstance(one, dict) and _is_carried(one) for one in value)
-    if not whole:
-        raise MalformedFrame(f"'{name}' is a list of files: {{type, mimeType, fileName, content: base64 text}}")
-
-
-def _is_carried(attachment: Mapping[str, Any]) -> bool:
-    source = attachment.get("source", {"type": "base64"})
-    own = {key: value for key, value in attachment.items() if key != "source"}
-    return (
-        _ATTACHMENT.issuperset(own)
-        and not any(isinstance(value, (dict, list)) for value in own.values())
-        and isinstance(source, dict)
-        and _SOURCE.issuperset(source)
-        and source.get("type") == "base64"
-        and all(isinstance(value, str) for value in source.values())
-    )
-
-
-def _run_id(name: str, value: str) -> str:
-    if not 0 < len(value) <= MAX_RUN_ID or not value.isascii() or not value.isprintable() or value != value.strip():
-        raise MalformedFrame(f"'{name}' is 1 to {MAX_RUN_ID} printable ASCII characters")
+def _plain(name: str, value: Any) -> Any:
+    """A scalar, or a list of scalars: nothing in which a name could hide that has no rule."""
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value)):
+        raise MalformedFrame(f"'{name}' is no object")
     return value
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_IDS:
+        raise MalformedFrame(f"'{name}' is a list of at most {MAX_IDS}")
+    return value
+
+
+def _one_of(words: frozenset[str], name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in words:
+        raise MethodRefused(f"'{name}' is one of {', '.join(sorted(words))} here", detail_code="PARAM_NOT_ALLOWED")
+    return value
+
+
+def _id(name: str, value: Any, most: int) -> str:
+    usable = isinstance(value, str) and 0 < len(value) <= most and value.isascii() and value.isprintable()
+    if not usable or value != value.strip():
+        raise MalformedFrame(f"'{name}' is 1 to {most} printable ASCII characters")
+    return str(value)

@@ -10,31 +10,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.domain.namespace import Namespace
+from sidecar.policy.own import HOST_FIELDS, NOTHING, PLACE_FIELDS, SAID, own, own_rows
+from sidecar.policy.table import EventRow, MethodRow
 from sidecar.protocol.handshake import own_health
 
 Filter = Callable[[Any, Namespace], Any]
 
-HOST_FIELDS = frozenset(
-    {
-        "agentDir",
-        "cwd",
-        "path",
-        "repoRoot",
-        "root",
-        "senderProfileAvatarUrl",
-        "sessionDiffBaseline",
-        "sessionFile",
-        "sessionRoot",
-        "skillsSnapshot",
-        "sqlitePath",
-        "stateDir",
-        "storePath",
-        "systemPromptReport",
-        "workspace",
-        "workspaceDir",
-    }
-)
-"""Members that name places on the gateway's host (the prompt and its report list skills by path), or its other HTTP surface."""
+_PLACES = HOST_FIELDS | PLACE_FIELDS
+
+
+def filtered(row: MethodRow | EventRow, payload: Any, namespace: Namespace) -> Any:
+    """The payload of an answer or event as its row lets it through; NOTHING where it is somebody else's."""
+    seen = payload if row.response == "pass" else FILTERS[row.response](payload, namespace)
+    if seen is NOTHING:
+        return NOTHING
+    if isinstance(row, MethodRow):
+        seen = own_rows(seen, row.rows, namespace)
+    if row.fields:
+        return {name: seen[name] for name in seen if name in row.fields} if isinstance(seen, dict) else NOTHING
+    return seen
 
 
 def session_rows(payload: Any, namespace: Namespace) -> Any:
@@ -99,9 +93,9 @@ def without_places(value: Any) -> Any:
     """A copy without the members that name places on the host. What a session said (`content`) is the user's and stays whole."""
     if isinstance(value, dict):
         return {
-            name: member if name in _SAID else without_places(member)
+            name: member if name in SAID else without_places(member)
             for name, member in value.items()
-            if name not in HOST_FIELDS
+            if name not in _PLACES
         }
     return [without_places(member) for member in value] if isinstance(value, list) else value
 
@@ -162,8 +156,6 @@ def _placeless(value: Any) -> Any:
     return value if isinstance(value, (int, float)) else None
 
 
-_SAID = frozenset({"content", "text", "message", "arguments"})
-
 FILTERS: Mapping[str, Filter] = {
     "session-rows": session_rows,
     "own-session": own_session,
@@ -171,4 +163,5 @@ FILTERS: Mapping[str, Filter] = {
     "own-agent": own_agent,
     "health": health,
     "no-places": no_places,
+    "own": own,
 }

@@ -5,28 +5,82 @@ from __future__ import annotations
 import enum
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from sidecar.policy.rules import Own, ParamRule, Rule, leaves, read_rules
 
 
 class PolicyError(ValueError):
     """A table says something that has no meaning. A defect of the table, found when it is read."""
 
 
-class Rule(enum.StrEnum):
-    """What happens to one parameter of a request. A parameter without a rule refuses the request."""
+ROLES = frozenset({"administrator", "user", "guest"})
 
-    PASS = "pass"  # noqa: S105 - a word of the table, no password
-    DROP = "drop"
-    TEXT = "text"
-    ATTACHMENTS = "attachments"
-    KEY = "key"
-    EXISTING_KEY = "existing-key"
-    EXISTING_KEYS = "existing-keys"
-    AGENT = "agent"
-    NEW_RUN = "new-run"
-    OWN_RUN = "own-run"
+
+class Class(enum.StrEnum):
+    """What a row comes to, for people: the column of the reference."""
+
+    PASS = "pass"  # noqa: S105 - a word, no password
+    ADOPT = "adopt"
+    FILTER = "adopt+filter"
+    EMPTY = "empty answer"
+    AS_ADMIN = "as-admin"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """A method that users may call. Methods without a row are refused and hidden."""
+
+    name: str
+    params: Mapping[str, ParamRule] = field(default_factory=dict)
+    force: Mapping[str, ParamRule] = field(default_factory=dict)
+    """Parameters that are set where the client left them out: `key` and `existing-key` to the main session, `agent` to the own
+    agent, `new-run` to an id of ours. Without them the gateway would take its default agent."""
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that are always these, whatever the client says (`set` in the table)."""
+
+    response: str = "pass"
+    """The filter for the payload: a name in `policy.responses.FILTERS`."""
+
+    rows: tuple[str, ...] = ()
+    """Dotted places of lists in the payload, of which only rows stay that name the caller."""
+
+    fields: frozenset[str] = frozenset()
+    """Where given, the members of the payload that stay."""
+
+    learns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind → dotted places in the filtered payload where ids of the caller's objects stand."""
+
+    answer: Any = None
+    """Where set, the payload that we answer without asking the gateway."""
+
+    as_admin: bool = False
+    """The gateway asks for admin: executed on the sidecar's own connection, and audited."""
+
+    starts_run: bool = False
+    responses: int = 1
+    """How many `res` frames answer one request: 2 for `agent` (`status: accepted`, then final)."""
+
+    roles: frozenset[str] = ROLES
+    since: str = ""
+    """The first version that has it, where not all that the table covers do."""
+
+    observed: str = ""
+    """Where its class was seen, if not where the table's head says."""
+
+    @property
+    def passage(self) -> Class:
+        if self.answer is not None:
+            return Class.EMPTY
+        if self.as_admin:
+            return Class.AS_ADMIN
+        if self.response != "pass" or self.rows or self.fields:
+            return Class.FILTER
+        return Class.ADOPT if set(leaves(self.params)) - {Rule.PASS, Rule.DROP} else Class.PASS
 
 
 class Passage(enum.StrEnum):
@@ -35,27 +89,22 @@ class Passage(enum.StrEnum):
     PASS = "pass"  # noqa: S105 - a word of the table, no password
     OWN = "own"
     HEALTH = "health"
+    FILTER = "filter"
 
 
 @dataclass(frozen=True, slots=True)
-class MethodRow:
-    """A method that users may call. Methods without a row are refused and hidden."""
+class EventRow:
+    """An event that users may get."""
 
-    name: str
-    params: Mapping[str, Rule] = field(default_factory=dict)
-    force: Mapping[str, Rule] = field(default_factory=dict)
-    """Parameters that are set where the client left them out: `key` and `existing-key` to the main session, `agent` to the own
-    agent, `new-run` to an id of ours. Without them the gateway would take its default agent."""
+    passage: Passage
+    own: str = ""
+    """With FILTER: the member of the payload that names its owner; empty: the payload itself."""
 
-    response: str = "pass"
-    """The filter for the payload: a name in `policy.responses.FILTERS`."""
+    response: str = "own"
+    """With FILTER: as for methods."""
 
-    answer: Any = None
-    """Where set, the payload that we answer without asking the gateway."""
-
-    starts_run: bool = False
-    responses: int = 1
-    """How many `res` frames answer one request: 2 for `agent` (`status: accepted`, then final)."""
+    fields: frozenset[str] = frozenset()
+    learns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +114,74 @@ class Table:
     since: tuple[int, int]
     until: tuple[int, int]
     methods: Mapping[str, MethodRow]
-    events: Mapping[str, Passage]
+    events: Mapping[str, EventRow]
     allowed_commands: frozenset[str]
     closed_commands: frozenset[str]
+    observed: str = ""
+    """The versions where rows were seen to do what they say."""
+
+    denied_methods: Mapping[str, str] = field(default_factory=dict)
+    """Name → why not, for every other method that a gateway of these versions has."""
+
+    denied_events: Mapping[str, str] = field(default_factory=dict)
 
     def covers(self, version: str) -> bool:
         """Is a gateway of this version (`2026.9.6`, `2026.2.6-3`) one that this table was checked against?"""
-        match = re.match(r"(\d+)\.(\d+)\.", version)
-        return match is not None and self.since <= (int(match[1]), int(match[2])) < self.until
+        month = month_of(version)
+        return month is not None and self.since <= month < self.until
 
-    def passes_method(self, name: str) -> bool:
-        return name in self.methods
+    def passes_method(self, name: str, roles: Collection[str] = ROLES) -> bool:
+        row = self.methods.get(name)
+        return row is not None and not row.roles.isdisjoint(roles)
 
     def passes_event(self, name: str) -> bool:
         return name in self.events or name == "connect.challenge"
+
+    def kinds(self) -> frozenset[str]:
+        """Kinds of objects whose owners are learned."""
+        learned = [row.learns for row in self.methods.values()] + [row.learns for row in self.events.values()]
+        return frozenset(kind for kinds in learned for kind in kinds)
+
+
+def month_of(version: str) -> tuple[int, int] | None:
+    """Year and month of a gateway's version; None for what is none."""
+    match = re.match(r"(\d+)\.(\d+)\.", version)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def read_table(source: bytes) -> Table:
     """Parse a table. Raises PolicyError, naming the row."""
     try:
         raw = tomllib.loads(source.decode())
-        gateway, commands = raw["gateway"], raw["commands"]
-        return Table(
+        gateway, commands, denied = raw["gateway"], raw["commands"], raw.get("denied", {})
+        table = Table(
             since=_month(gateway["since"]),
             until=_month(gateway["until"]),
-            methods={name: _row(name, row) for name, row in raw["methods"].items()},
-            events={name: Passage(word) for name, word in raw["events"].items()},
+            methods={name: _named(name, row, _method) for name, row in raw["methods"].items()},
+            events={name: _named(name, row, _event) for name, row in raw["events"].items()},
             allowed_commands=frozenset(commands["allowed"]),
             closed_commands=frozenset(commands["closed"]),
+            observed=str(gateway.get("observed", "")),
+            denied_methods=dict(denied.get("methods", {})),
+            denied_events=dict(denied.get("events", {})),
         )
     except PolicyError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PolicyError(f"the policy table cannot be read: {error!r}") from error
+    _check(table)
+    return table
+
+
+def _check(table: Table) -> None:
+    twice = {*table.methods} & {*table.denied_methods} | {*table.events} & {*table.denied_events}
+    if twice:
+        raise PolicyError(f"both open and denied: {', '.join(sorted(twice))}")
+    known = {*table.kinds(), "run"}
+    for row in table.methods.values():
+        asked = {rule.kind for rule in leaves(row.params) if isinstance(rule, Own)}
+        if not asked <= known:
+            raise PolicyError(f"{row.name}: nobody learns who owns a {min(asked - known)}")
 
 
 def _month(text: str) -> tuple[int, int]:
@@ -105,38 +189,81 @@ def _month(text: str) -> tuple[int, int]:
     return int(year), int(month)
 
 
-def _row(name: str, row: Mapping[str, Any]) -> MethodRow:
+_Row = TypeVar("_Row", MethodRow, EventRow)
+
+
+def _named(name: str, row: Any, read: Callable[[str, Any], _Row]) -> _Row:
     try:
-        return _method(name, row)
+        return read(name, row)
     except PolicyError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PolicyError(f"{name}: {error}") from error
 
 
+_METHOD_WORDS = frozenset(
+    {
+        "params", "force", "set", "response", "rows", "fields", "learns", "answer", "as_admin", "starts_run", "responses",
+        "roles", "since", "observed",
+    }
+)  # fmt: skip
+_FORCEABLE = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT, Rule.NEW_RUN})
+
+
 def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
-    unknown = set(row) - {"params", "force", "response", "answer", "starts_run", "responses"}
-    if unknown:
-        raise PolicyError(f"{name}: {', '.join(sorted(unknown))}")
-    params, force = _rules(row.get("params", {})), _rules(row.get("force", {}))
+    _refuse_unknown(name, row, _METHOD_WORDS)
+    params, force = read_rules(row.get("params", {})), read_rules(row.get("force", {}))
     if any(rule not in _FORCEABLE for rule in force.values()):
         raise PolicyError(f"{name}: only a key, an agent or a run can be forced")
     starts_run = bool(row.get("starts_run", False))
     if starts_run != (Rule.NEW_RUN in {**params, **force}.values()):
         raise PolicyError(f"{name}: what starts a run has one parameter that names it")
+    roles = frozenset(row.get("roles", ROLES))
+    if not roles or not roles <= ROLES:
+        raise PolicyError(f"{name}: roles are {', '.join(sorted(ROLES))}")
     return MethodRow(
         name=name,
         params={**params, **force},
         force=force,
+        fixed=dict(row.get("set", {})),
         response=row.get("response", "pass"),
+        rows=_places(row.get("rows", ())),
+        fields=frozenset(row.get("fields", ())),
+        learns=_learns(row),
         answer=row.get("answer"),
+        as_admin=bool(row.get("as_admin", False)),
         starts_run=starts_run,
         responses=row.get("responses", 1),
+        roles=roles,
+        since=row.get("since", ""),
+        observed=row.get("observed", ""),
     )
 
 
-_FORCEABLE = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT, Rule.NEW_RUN})
+def _event(name: str, row: Any) -> EventRow:
+    if isinstance(row, str):
+        return EventRow(Passage(row))
+    _refuse_unknown(name, row, frozenset({"own", "filter", "fields", "learns"}))
+    return EventRow(
+        Passage.FILTER,
+        own=row.get("own", ""),
+        response=row.get("filter", "own"),
+        fields=frozenset(row.get("fields", ())),
+        learns=_learns(row),
+    )
 
 
-def _rules(words: Mapping[str, str]) -> dict[str, Rule]:
-    return {name: Rule(word) for name, word in words.items()}
+def _refuse_unknown(name: str, row: Mapping[str, Any], words: frozenset[str]) -> None:
+    unknown = set(row) - words
+    if unknown:
+        raise PolicyError(f"{name}: {', '.join(sorted(unknown))}")
+
+
+def _places(written: str | Sequence[str]) -> tuple[str, ...]:
+    return (written,) if isinstance(written, str) else tuple(written)
+
+
+def _learns(row: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    if "run" in row.get("learns", {}):
+        raise ValueError("runs are claimed, not learned")
+    return {kind: _places(places) for kind, places in row.get("learns", {}).items()}

@@ -13,13 +13,17 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
-from sidecar.errors import GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
+from sidecar.errors import ForeignKey, GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
+from sidecar.gateways.rpc import RequestRefused
 from sidecar.policy import events, requests
 from sidecar.policy.events import Verdict
-from sidecar.policy.responses import FILTERS, error_of_gateway
+from sidecar.policy.own import NOTHING, at_places
+from sidecar.policy.responses import error_of_gateway, filtered
+from sidecar.policy.table import EventRow, MethodRow
 from sidecar.protocol import frames
 from sidecar.protocol.frames import has_agent_tail
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
@@ -28,7 +32,7 @@ from sidecar.quota.runs import new_run_id
 from sidecar.relay.batch import Batch
 from sidecar.relay.heads import Heads, Judged
 from sidecar.relay.scope import MAX_PENDING, Pending, Scope
-from sidecar.telemetry.facts import Denied, EventDropped, FramesRelayed, Report, RunAdmitted
+from sidecar.telemetry.facts import ActedAsAdmin, Denied, EventDropped, FramesRelayed, Report, RunAdmitted
 from sidecar.wire.wire import Wire
 
 QUEUE_FRAMES = 64
@@ -52,6 +56,7 @@ class Connection:
         self._report = report
         self._slow_client_seconds = slow_client_seconds
         self.denials = 0
+        self._acts: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self.up = _ClientLeg(self)
         self.down = _GatewayLeg(self)
@@ -74,6 +79,8 @@ class Connection:
             self.up.on_messages(iter(waiting))
             return await self._ended
         finally:
+            for act in self._acts:
+                act.cancel()
             forwarder.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await forwarder
@@ -93,6 +100,30 @@ class Connection:
 
     def report(self, fact: FramesRelayed | EventDropped | RunAdmitted) -> None:
         self._report(fact)
+
+    def act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
+        """Have the sidecar's own connection do what the gateway lets only admins do: all of it is the caller's already.
+
+        Beside the frames that follow, since a compaction takes a minute.
+        """
+        task = asyncio.create_task(self._act_as_admin(request, params))
+        self._acts.add(task)
+        task.add_done_callback(self._acts.discard)
+
+    async def _act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
+        scope, outcome = self.scope, "unanswered"
+        try:
+            answer = {"ok": True, "payload": await scope.as_admin(request.method, params)}
+            outcome = "ok"
+        except RequestRefused as refused:
+            answer, outcome = {"ok": False, "error": refused.error}, str(refused.error.get("code", "refused"))[:64]
+        except SidecarError as error:
+            answer, outcome = {"ok": False, "error": error.to_wire()}, error.detail_code
+        finally:
+            self._report(
+                ActedAsAdmin(scope.connection_id, scope.principal.user_id, request.method, outcome, request.id[:64])
+            )
+        self.client.send(self.down.answered(request.id, answer))
 
     def pause_gateway(self, paused: bool) -> None:
         """The client cannot take more: its gateway connection waits, for so long."""
@@ -197,25 +228,41 @@ class _ClientLeg:
             scope.namespace,
             scope.table,
             new_id=lambda: new_run_id(os.urandom),
+            roles=scope.principal.roles,
             patched=scope.patched,
         )
         if isinstance(decision, requests.Answer):
             self._connection.client.send(frames.response(request.id, decision.payload))
             return None
         params, changed = decision.params, decision.changed
-        if decision.own_run is not None:
-            run_id = await scope.runs.require_own(scope.namespace.slug, decision.own_run)
-            if run_id != decision.own_run:
-                scope.alias(run_id, decision.own_run)
-                params, changed = {**params, decision.own_run_param: run_id}, True
+        for claimed in decision.claims:
+            own = await self._own_id(claimed)
+            if own != claimed.id:
+                params, changed = requests.replaced(params, claimed.place, own), True
         new_run = ""
         if decision.new_run is not None:
             run_id, counted = await self._admitted(decision.new_run)
             new_run = run_id if counted else ""
             if run_id != decision.new_run:
                 params, changed = {**params, decision.new_run_param: run_id}, True
+        if decision.row.as_admin:
+            scope.still_open()
         scope.pending[request.id] = Pending(decision.row, new_run)
+        if decision.row.as_admin:
+            self._connection.act_as_admin(request, params)
+            return None
         return encode(request.id, request.method, params) if changed else request.raw
+
+    async def _own_id(self, claimed: requests.Claimed) -> str:
+        """The id upstream of an object that the client says is its user's. Raises ForeignKey, StorageAway."""
+        scope = self._connection.scope
+        if claimed.kind != "run":
+            await scope.handles.require(claimed.kind, claimed.id, scope.namespace.slug)
+            return claimed.id
+        run_id = await scope.runs.require_own(scope.namespace.slug, claimed.id)
+        if run_id != claimed.id:
+            scope.alias(run_id, claimed.id)
+        return run_id
 
     async def _admitted(self, wanted: str) -> tuple[str, bool]:
         """Count the run in, its id being the user's: the id to use upstream, and whether it is counted for this request."""
@@ -313,8 +360,12 @@ class _GatewayLeg:
         if verdict in {Verdict.FOREIGN, Verdict.UNLISTED}:
             self._drop(judged, raw, 0, len(raw))
             return None
-        if verdict is Verdict.REWRITE:
-            raw = self._rewritten(raw)
+        if event is not None and verdict is Verdict.REWRITE:
+            rewritten = self._rewritten(raw, event.name)
+            if rewritten is None:
+                self._drop(Judged(Verdict.FOREIGN, (known, Verdict.FOREIGN.value)), raw, 0, len(raw))
+                return None
+            raw = rewritten
         return self._with_own_ids(frames.resequence(raw, scope.behind))
 
     def _drop(self, judged: Judged, buffer: bytes, start: int, end: int) -> None:
@@ -327,30 +378,48 @@ class _GatewayLeg:
             self._connection.report(EventDropped(event, reason, count))
         self._dropped.clear()
 
-    def _rewritten(self, raw: bytes) -> bytes:
+    def _rewritten(self, raw: bytes, name: str) -> bytes | None:
+        """The event with what of it is the caller's; None where nothing is."""
+        scope = self._connection.scope
         frame = frames.parse(raw) or {}
-        rewritten = events.rewrite(frame.get("payload"), self._connection.scope.namespace)
-        return frames.dump({**frame, "payload": rewritten})
+        payload = events.rewrite(name, frame.get("payload"), scope.namespace, scope.table)
+        if payload is NOTHING:
+            return None
+        self._learn(scope.table.events[name], payload)
+        return frames.dump({**frame, "payload": payload})
 
     def _response(self, raw: bytes) -> bytes | None:
         scope = self._connection.scope
         request_id = frames.response_id(raw)
-        pending = scope.pending.get(request_id) if request_id is not None else None
-        if request_id is None or pending is None:
+        if request_id is None or request_id not in scope.pending:
             return None
         frame = frames.parse(raw)
         if frame is None:
             del scope.pending[request_id]
             return frames.refusal(request_id, GatewayAway("the gateway's answer could not be read"))
+        return self.answered(request_id, frame, raw)
+
+    def answered(self, request_id: str, frame: dict[str, Any], raw: bytes = b"") -> bytes:
+        """What the client gets for the gateway's answer `frame` to a request that waits for it; `raw`, where it may stay."""
+        scope = self._connection.scope
+        pending = scope.pending[request_id]
         self._settle(request_id, pending, frame)
         if frame.get("ok") is not True:
             return self._with_own_ids(frames.failure(request_id, error_of_gateway(frame.get("error"))))
-        if pending.row.response == "pass":
-            return self._with_own_ids(raw)
-        payload = FILTERS[pending.row.response](frame.get("payload"), scope.namespace)
-        return self._with_own_ids(frames.response(request_id, payload))
+        row = pending.row
+        payload = filtered(row, frame.get("payload"), scope.namespace)
+        if payload is NOTHING:
+            return frames.refusal(request_id, ForeignKey("that is not yours, or not there"))
+        self._learn(row, payload)
+        unchanged = raw and payload is frame.get("payload")
+        return self._with_own_ids(raw if unchanged else frames.response(request_id, payload))
 
-    def _settle(self, request_id: str, pending: Pending, frame: dict[str, object]) -> None:
+    def _learn(self, row: MethodRow | EventRow, payload: Any) -> None:
+        """What the gateway names beside the caller's own agent is the caller's from now on."""
+        for kind, places in row.learns.items():
+            self._connection.scope.handles.learn(kind, at_places(payload, places), self._connection.scope.namespace.slug)
+
+    def _settle(self, request_id: str, pending: Pending, frame: dict[str, Any]) -> None:
         """Take the request off the list once its last answer is here.
 
         A run that was refused never counted, and one that ended before is only told of again (`status: ok`): no event follows.

@@ -85,7 +85,7 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
             upstream.hello,
             namespace,
             open_in=open_in,
-            passes_method=table.passes_method,
+            passes_method=lambda name: table.passes_method(name, principal.roles),
             passes_event=table.passes_event,
             connection_id=socket.connection_id,
         )
@@ -102,6 +102,8 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
         table=table,
         upstream=Upstream(upstream.link, {}),  # what hello said is told; kept, it would cost 40 KiB a connection
         runs=door.runs,
-        still_open=door.require,
+        handles=door.handles,
+        as_admin=door.as_admin,
+        still_open=door.require_runs,
         patched=Patched(environment.workspace_dir, environment.auth_profile_id) if door.accepts_workspace else None,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.domain.environment import Environment
 from sidecar.domain.namespace import Namespace
@@ -25,6 +25,14 @@ class RunLedger(Protocol):
     def ended(self, slug: str, run_id: str) -> None: ...
 
 
+class HandleBook(Protocol):
+    """Whose is this object? `require` raises ForeignKey, StorageAway."""
+
+    def learn(self, kind: str, handles: Iterable[str], slug: str) -> None: ...
+
+    async def require(self, kind: str, handle: str, slug: str) -> None: ...
+
+
 class GatewayDoor(Protocol):
     """One gateway, as a user's connection sees it."""
 
@@ -32,10 +40,19 @@ class GatewayDoor(Protocol):
     def runs(self) -> RunLedger: ...
 
     @property
+    def handles(self) -> HandleBook: ...
+
+    @property
     def accepts_workspace(self) -> bool: ...
 
     def require(self) -> Table:
         """The policy in force. Raises GatewayAway, GatewayOpen."""
+
+    def require_runs(self) -> Table:
+        """The same before a run starts, or something is done as admin. Raises GatewayNotCovered too."""
+
+    async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
+        """The payload of what the sidecar's own connection is answered. Raises RequestRefused, GatewayAway."""
 
     async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
         """Connect as this user; `first_time`: the gateway does not know them yet. Raises GatewayAway, ProtocolRefused."""

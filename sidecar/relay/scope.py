@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sidecar.domain.namespace import Namespace
 from sidecar.domain.principal import Principal
@@ -11,7 +12,7 @@ from sidecar.gateways.greeting import Upstream
 from sidecar.policy.requests import Patched
 from sidecar.policy.table import MethodRow, Table
 from sidecar.protocol.handshake import ClientHello
-from sidecar.relay.ports import RunLedger
+from sidecar.relay.ports import HandleBook, RunLedger
 
 MAX_PENDING = 256
 MAX_ALIASES = 64
@@ -50,8 +51,12 @@ class Scope:
     """The connection that is made for this client, and closed with it."""
 
     runs: RunLedger
+    handles: HandleBook
+    as_admin: Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+    """Execute a method on the sidecar's own connection. Raises RequestRefused, GatewayAway."""
+
     still_open: Callable[[], object]
-    """Raises GatewayAway or GatewayOpen where the gateway must not be used (any more)."""
+    """Raises GatewayAway, GatewayOpen or GatewayNotCovered where no run may start (any more)."""
 
     patched: Patched | None = None
     """The user's workspace, on a gateway that takes one."""

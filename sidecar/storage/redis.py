@@ -132,6 +132,14 @@ class RedisStore:
         """Whether this user claimed the id. Claims nothing."""
         return bool(await self._command("GET", _run(gateway_id, run_id)) == _digest(user_id))
 
+    async def claim_handle(self, gateway_id: str, kind: str, handle: str, owner: str, ttl_ms: int) -> bool:
+        """As `claim_run`, for the id of another kind of object."""
+        return bool(await self._script(_CLAIM_RUN, _handle(gateway_id, kind, handle), _digest(owner), ttl_ms))
+
+    async def owns_handle(self, gateway_id: str, kind: str, handle: str, owner: str) -> bool:
+        """As `owner_is`."""
+        return bool(await self._command("GET", _handle(gateway_id, kind, handle)) == _digest(owner))
+
     async def _script(self, script: Script, key: str, *arguments: str | int) -> Any:
         try:
             reply = await self._pipeline.script(script, (key,), *arguments)
@@ -187,6 +195,10 @@ def _runs(user_id: str) -> str:
 
 def _run(gateway_id: str, run_id: str) -> str:
     return f"oc:{{gw:{gateway_id}}}:run:{_digest(run_id)}"
+
+
+def _handle(gateway_id: str, kind: str, handle: str) -> str:
+    return f"oc:{{gw:{gateway_id}}}:{kind}:{_digest(handle)}"
 
 
 def _member(gateway_id: str, run_id: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from sidecar.domain.audit import AuditRow
 from sidecar.errors import Outage, SidecarError
 from sidecar.telemetry.facts import (
+    ActedAsAdmin,
     AuditDropped,
     AuditWritten,
     Denied,
@@ -47,6 +48,10 @@ def _denied(fact: Denied, at: float) -> AuditRow:
     return AuditRow(at, "denied", fact.connection_id, fact.user_id, fact.method, fact.code, fact.request_id)
 
 
+def _acted_as_admin(fact: ActedAsAdmin, at: float) -> AuditRow:
+    return AuditRow(at, "as_admin", fact.connection_id, fact.user_id, fact.method, fact.outcome, fact.request_id)
+
+
 def _token_rejected(fact: TokenRejected, at: float) -> AuditRow:
     details = {"issuer": fact.issuer} if fact.issuer else {}
     return AuditRow(at, "token_rejected", fact.connection_id, code=fact.reason, details=details)
@@ -54,6 +59,7 @@ def _token_rejected(fact: TokenRejected, at: float) -> AuditRow:
 
 ROWS: Mapping[type[Fact], Callable[[Any, float], AuditRow]] = {
     Denied: _denied,
+    ActedAsAdmin: _acted_as_admin,
     TokenRejected: _token_rejected,
 }
 """The facts that are audited, and what becomes of each."""

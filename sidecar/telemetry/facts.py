@@ -71,6 +71,17 @@ class Denied(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class ActedAsAdmin(Fact):
+    """Audit: the sidecar's own connection executed `method` for a caller. `outcome`: `ok`, an error's code, or `unanswered`."""
+
+    connection_id: str
+    user_id: str
+    method: str
+    outcome: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRejected(Fact):
     """Audit: a credential was refused. `issuer` is a configured name or empty; `reason` a fixed word."""
 
@@ -115,7 +126,8 @@ class KeysFetched(Fact):
 
 @dataclass(frozen=True, slots=True)
 class GatewayState(Fact):
-    """The sidecar's own connection to a gateway changed. `state`: `ready`, `starting`, `open`, `away`."""
+    """The sidecar's own connection to a gateway changed. `state`: `ready`, `starting`, `open`, `uncovered`,
+    `away`."""
 
     gateway_id: str
     state: str

@@ -53,6 +53,7 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.UserConnected: logging.INFO,
     facts.SocketClosed: logging.INFO,
     facts.Denied: logging.WARNING,
+    facts.ActedAsAdmin: logging.INFO,
     facts.TokenRejected: logging.WARNING,
     facts.EventDropped: logging.DEBUG,
     facts.FramesRelayed: NEVER,

@@ -22,7 +22,7 @@ PREFIX = "openclaw_sidecar_"
 OTHER = "other"
 _MAX_WORDS = 512
 _MAX_WORD = 64
-_GATEWAY_STATES = ("ready", "starting", "open", "away")
+_GATEWAY_STATES = ("ready", "starting", "open", "uncovered", "away")
 _CONNECT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SOCKET_BUCKETS = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
 _WRITE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -76,6 +76,7 @@ class Metrics:
             facts.UserConnected: self._user_connected,
             facts.SocketClosed: self._socket_closed,
             facts.Denied: self._on_denied,
+            facts.ActedAsAdmin: self._acted_as_admin,
             facts.TokenRejected: self._token_rejected,
             facts.EventDropped: self._event_dropped,
             facts.FramesRelayed: self._frames_relayed,
@@ -131,6 +132,9 @@ class Metrics:
             "connect_seconds", "From an accepted WebSocket to its hello.", _CONNECT_BUCKETS, "gateway"
         )
         self._denied = self._counter("denied", "Requests that were refused.", "method", "code")
+        self._acted = self._counter(
+            "acted_as_admin", "Requests that the sidecar's own connection executed for users.", "method", "outcome"
+        )
         self._tokens = self._counter("tokens_rejected", "Credentials that were refused.", "issuer", "reason")
 
     def _make_frame_metrics(self) -> None:
@@ -191,6 +195,9 @@ class Metrics:
 
     def _on_denied(self, fact: facts.Denied) -> None:
         self._denied.labels(self._word("method", fact.method), self._word("code", fact.code)).inc()
+
+    def _acted_as_admin(self, fact: facts.ActedAsAdmin) -> None:
+        self._acted.labels(self._word("method", fact.method), self._word("outcome", fact.outcome)).inc()
 
     def _token_rejected(self, fact: facts.TokenRejected) -> None:
         self._tokens.labels(self._word("issuer", fact.issuer), self._word("rejected", fact.reason)).inc()

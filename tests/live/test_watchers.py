@@ -20,7 +20,8 @@ import pytest
 import pytest_asyncio
 
 import sidecar
-from sidecar.policy.table import MethodRow, Rule, Table, read_table
+from sidecar.policy.rules import Own, Rule
+from sidecar.policy.table import MethodRow, Table, read_table
 from tests.live.conftest import House
 from tests.live.leaks import leaks
 from tests.stack.raw import RawClient, RequestError, is_end_of
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.live
 
 TABLE: Table = read_table((Path(sidecar.__file__).parent / "policy" / "gateway-2026.9.toml").read_bytes())
 PLACES = ("text", "file-name", "tool-argument", "tool-output", "label", "session-key", "aborted-text", "agent-text")
+OWN_RUN = Own("run")
 KEYS = {Rule.KEY, Rule.EXISTING_KEY, Rule.EXISTING_KEYS}
 PATHS = (
     *("/", "/healthz", "/readyz", "/metrics", "/ws", "/control-ui-config.json", "/v1/models", "/api/sessions", "/logs"),
@@ -187,7 +189,7 @@ def params_of(row: MethodRow, one: Person, over: dict[str, Any]) -> dict[str, An
             params[name] = [key] if rule is Rule.EXISTING_KEYS else key
         elif rule is Rule.AGENT:
             params[name] = one.agent
-        elif rule is Rule.OWN_RUN:
+        elif rule == OWN_RUN:
             params[name] = one.known_run
         elif rule is Rule.NEW_RUN:
             params[name] = uuid.uuid4().hex
@@ -196,7 +198,7 @@ def params_of(row: MethodRow, one: Person, over: dict[str, Any]) -> dict[str, An
 
 def foreign(row: MethodRow, other: Person) -> dict[str, Any]:
     """For each place, the other's."""
-    theirs = dict.fromkeys(KEYS, other.key) | {Rule.AGENT: other.agent, Rule.OWN_RUN: other.known_run}
+    theirs = dict.fromkeys(KEYS, other.key) | {Rule.AGENT: other.agent, OWN_RUN: other.known_run}
     return {
         name: [theirs[rule]] if rule is Rule.EXISTING_KEYS else theirs[rule]
         for name, rule in row.params.items()

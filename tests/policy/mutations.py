@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from sidecar.policy.table import Passage, Rule
+from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
+from sidecar.policy.table import Passage
 from tests.policy.people import FOREIGN_KEYS, ODD_KEYS, OWN_KEYS, TABLE
 from tests.protocol.samples import EVENTS
 
@@ -50,8 +51,8 @@ BY_RULE: dict[Rule, list[Any]] = {
     Rule.EXISTING_KEYS: [OWN_KEYS, FOREIGN_KEYS, []],
     Rule.AGENT: AGENTS,
     Rule.NEW_RUN: RUNS,
-    Rule.OWN_RUN: RUNS,
     Rule.TEXT: TEXTS,
+    Rule.PATH: ["notes.md", "a/b.txt", "", "../x", "/etc/passwd", "~/x", "C:\\x", "a\\..\\b", "a/../../x"],
     Rule.ATTACHMENTS: [[], FILES[:1], FILES[:2], FILES[1:2], FILES],
 }
 GOOD = {
@@ -59,7 +60,7 @@ GOOD = {
     Rule.EXISTING_KEY: 9,
     Rule.AGENT: 4,
     Rule.NEW_RUN: 2,
-    Rule.OWN_RUN: 2,
+    Rule.PATH: 3,
     Rule.TEXT: 3,
     Rule.ATTACHMENTS: 2,
 }
@@ -67,9 +68,25 @@ GOOD = {
 
 ANSWERED = [row for row in TABLE.methods.values() if row.answer is not None]
 FORWARDED = [row for row in TABLE.methods.values() if row.answer is None]
-OWN_EVENTS = frozenset(name for name, passage in TABLE.events.items() if passage is Passage.OWN)
+OWN_EVENTS = frozenset(name for name, row in TABLE.events.items() if row.passage is Passage.OWN)
 
 Frame = dict[str, Any]
+
+
+def value_for(rng: random.Random, rule: ParamRule) -> Any:
+    match rule:
+        case Own(_, many) | Shape(_, many) if many:
+            one = Own(rule.kind) if isinstance(rule, Own) else Shape(rule.members)
+            return [value_for(rng, one) for _ in range(rng.randrange(3))]
+        case Shape(members):
+            return {name: value_for(rng, inner) for name, inner in members.items() if rng.random() < 0.7}
+        case Only(words):
+            return rng.choice([*sorted(words), *REST] if rng.random() < 0.2 else sorted(words))
+        case Rule():
+            values = BY_RULE.get(rule, REST)
+            return rng.choice(values[: GOOD.get(rule, len(values))] if rng.random() < 0.8 else values)
+        case _:
+            return rng.choice(RUNS[:2] if rng.random() < 0.8 else RUNS)
 
 
 def request(rng: random.Random) -> Frame:
@@ -78,9 +95,7 @@ def request(rng: random.Random) -> Frame:
     params = {}
     for name, rule in row.params.items():
         if rng.random() < 0.5:
-            values = BY_RULE.get(rule, REST)
-            honest = values[: GOOD.get(rule, len(values))] if rng.random() < 0.8 else values
-            params[name] = rng.choice(honest)
+            params[name] = value_for(rng, rule)
     return {"type": "req", "id": rng.choice(["1", "é", "7f3c"]), "method": row.name, "params": params}
 
 

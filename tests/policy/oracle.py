@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sidecar.policy.table import Rule
+from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
 from tests.policy.people import TABLE
 
 MAX_RUN_ID = 128
@@ -28,23 +29,50 @@ def is_bobs(key: Any) -> bool:
     )
 
 
-def obeys(rule: Rule | None, value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256 and value.isascii() and value.isprintable()
+
+
+def is_inside(path: str) -> bool:
+    """Does it stay below a folder that it is joined to, on any system?"""
+    below = PurePosixPath(path.replace("\\", "/"))
+    return not (below.is_absolute() or PureWindowsPath(path).drive or ".." in below.parts or path.startswith("~"))
+
+
+def holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value))
+
+
+def obeys(rule: ParamRule | None, value: Any) -> bool:
     """May `value` stand in a parameter with this rule, in a request of Bob's that goes on to the gateway?"""
     match rule:
+        case Own(_, many=True) | Shape(_, many=True):
+            one = Own(rule.kind) if isinstance(rule, Own) else Shape(rule.members)
+            return isinstance(value, list) and all(obeys(one, member) for member in value)
+        case Own():
+            return is_id(value)
+        case Only(words):
+            return value in words
+        case Shape(members):
+            return isinstance(value, dict) and all(obeys(members.get(name), one) for name, one in value.items())
+        case Rule.PATH:
+            return isinstance(value, str) and is_inside(value)
+        case Rule.PASS:
+            return not holds_objects(value)
         case Rule.KEY | Rule.EXISTING_KEY:
             return is_bobs(value)
         case Rule.EXISTING_KEYS:
             return isinstance(value, list) and all(map(is_bobs, value))
         case Rule.AGENT:
             return bool(value == "u-bob")
-        case Rule.NEW_RUN | Rule.OWN_RUN:
-            return isinstance(value, str) and 0 < len(value) <= MAX_RUN_ID and value.isascii() and value.isprintable()
+        case Rule.NEW_RUN:
+            return is_id(value) and len(value) <= MAX_RUN_ID
         case Rule.TEXT:
             return isinstance(value, str) and _COMMAND.search(value.lower()) is None
         case Rule.ATTACHMENTS:
             return isinstance(value, list) and not re.search("passwd|media://|https?://", repr(value))
         case _:
-            return rule is Rule.PASS
+            return rule is Rule.ANY
 
 
 def names_foreign(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import MalformedFrame
-from sidecar.policy.requests import check_attachments
+from sidecar.policy.attachments import check_attachments
 
 PICTURE = {"type": "image", "mimeType": "image/png", "fileName": "a.png", "content": "aGVsbG8="}
 

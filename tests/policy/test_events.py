@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.policy.events import Verdict, judge, rewrite
-from sidecar.policy.table import Passage
+from sidecar.policy.own import NOTHING
+from sidecar.policy.table import Passage, read_table
 from sidecar.protocol.frames import Event, read_event
 from tests.policy.oracle import names_foreign
-from tests.policy.people import ALICE, BOB, FOREIGN_KEYS, TABLE
+from tests.policy.people import ALICE, BOB, FOREIGN_KEYS, SOURCE, TABLE
 from tests.protocol.json_values import VALUES
 from tests.protocol.samples import EVENTS, Sample
 
-OWN = sorted(name for name, passage in TABLE.events.items() if passage is Passage.OWN)
-PASS = sorted(name for name, passage in TABLE.events.items() if passage is Passage.PASS)
+OWN = sorted(name for name, row in TABLE.events.items() if row.passage is Passage.OWN)
+PASS = sorted(name for name, row in TABLE.events.items() if row.passage is Passage.PASS)
 KEYS = [
     "agent:u-bob:main",
     "agent:u-bob:cron:7:run:1",
@@ -92,7 +93,7 @@ def test_what_names_nobody_passes(name: str) -> None:
 @given(VALUES)
 def test_health_is_said_again(payload: Any) -> None:
     assert verdict("health", payload) is Verdict.REWRITE
-    said = rewrite(payload, BOB)
+    said = rewrite("health", payload, BOB, TABLE)
     assert said["defaultAgentId"] == "u-bob"
     assert said["agents"] == [{"agentId": "u-bob", "isDefault": True}]
 
@@ -109,7 +110,7 @@ def test_health_has_the_own_agent_alone() -> None:
         ],
         "sessions": {"path": "/home/alice", "recent": [{"key": "agent:u-alice:main"}]},
     }
-    said = rewrite(payload, BOB)
+    said = rewrite("health", payload, BOB, TABLE)
     assert not names_foreign(said)
     assert said["agents"] == [{"agentId": "u-bob", "isDefault": True}]
 
@@ -139,3 +140,40 @@ def test_a_passing_event_names_nobody_else(name: str, payload: dict[str, Any]) -
     assert key is None or key.startswith("agent:u-bob:")
     assert agent in {None, "u-bob"}
     assert (key, agent) != (None, None)
+
+
+NESTED = read_table(
+    SOURCE.replace(
+        b"[events]",
+        b"""[events]
+"x.requested" = { own = "request", fields = ["id", "request"], learns = { approval = "id" } }
+"x.changed" = { filter = "own" }
+""",
+        1,
+    )
+)
+REQUESTED = {"id": "a1", "request": {"sessionKey": "agent:u-bob:main", "cwd": "/home/alice"}, "host": "alice"}
+
+
+def test_an_event_whose_owner_stands_in_a_member_is_read_whole() -> None:
+    event = Event("x.requested", None, None, REQUESTED)
+    assert judge(event, BOB, NESTED) is Verdict.REWRITE
+    assert rewrite("x.requested", REQUESTED, BOB, NESTED) == {
+        "id": "a1",
+        "request": {"sessionKey": "agent:u-bob:main"},
+    }
+    assert rewrite("x.requested", REQUESTED, ALICE, NESTED) is NOTHING
+    assert NESTED.events["x.requested"].learns == {"approval": ("id",)}
+
+
+@pytest.mark.parametrize(
+    "payload", [None, 7, [], {}, {"request": None}, {"request": [{"agentId": "u-bob"}]}, {"id": "a"}]
+)
+def test_an_event_that_names_nobody_in_that_member_is_nobodys(payload: Any) -> None:
+    assert rewrite("x.requested", payload, BOB, NESTED) is NOTHING
+
+
+def test_an_event_is_filtered_by_its_top() -> None:
+    payload = {"agentId": "u-bob", "parentSessionKey": "agent:u-alice:main", "n": 1}
+    assert rewrite("x.changed", payload, BOB, NESTED) == {"agentId": "u-bob", "n": 1}
+    assert rewrite("x.changed", {**payload, "sessionKey": "agent:u-alice:x"}, BOB, NESTED) is NOTHING

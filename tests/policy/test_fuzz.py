@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.errors import ForeignKey, MalformedFrame, MethodRefused
 from sidecar.policy.events import Verdict, judge, rewrite
+from sidecar.policy.own import NOTHING
 from sidecar.policy.requests import Answer, Patched, decide
 from sidecar.protocol import frames
 from sidecar.protocol.requests import AnswerableFrame, UnansweredFrame, decode, encode
@@ -157,7 +158,9 @@ def through_to_bob(raw: bytes) -> str:
     lowered = frames.resequence(raw, 2)
     verdict = judge(read, BOB, TABLE) if read else Verdict.UNLISTED
     if verdict is Verdict.REWRITE:
-        frames.dump(rewrite((frames.parse(raw) or {}).get("payload"), BOB))
+        assert read is not None
+        payload = rewrite(read.name, (frames.parse(raw) or {}).get("payload"), BOB, TABLE)
+        assert payload is NOTHING or frames.dump(payload)
     try:
         frame = json.loads(raw.decode(), object_pairs_hook=_members)
     except (ValueError, RecursionError):

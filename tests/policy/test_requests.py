@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import ForeignKey, MalformedFrame, MethodRefused
-from sidecar.policy.requests import MAX_RUN_ID, Answer, Forward, Patched, decide
-from sidecar.policy.table import Rule, read_table
+from sidecar.policy.requests import MAX_RUN_ID, Answer, Claimed, Forward, Patched, decide, replaced
+from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
+from sidecar.policy.table import read_table
 from tests.policy.oracle import is_bobs, obeys
 from tests.policy.people import BOB, FOREIGN_KEYS, ODD_KEYS, OWN_KEYS, SOURCE, TABLE
 from tests.protocol.json_values import VALUES
@@ -51,16 +52,31 @@ BY_RULE: dict[Rule, st.SearchStrategy[Any]] = {
     Rule.TEXT: texts,
     Rule.ATTACHMENTS: files,
     Rule.NEW_RUN: runs,
-    Rule.OWN_RUN: runs,
+    Rule.PATH: st.sampled_from(["notes.md", "a/b", "", "..", "a/../b", "/etc/passwd", "C:x", "a\\b", " a"])
+    | st.text(max_size=8),
 }
+
+
+def fitting(rule: ParamRule) -> st.SearchStrategy[Any]:
+    match rule:
+        case Own(_, many):
+            return st.lists(runs, max_size=3) if many else runs
+        case Only(words):
+            return st.sampled_from([*sorted(words), "x"])
+        case Shape(members, many):
+            one = st.fixed_dictionaries({}, optional={name: fitting(inner) for name, inner in members.items()})
+            return st.lists(one, max_size=2) if many else one
+        case Rule():
+            return BY_RULE.get(rule, VALUES)
 
 
 @st.composite
 def params_of(draw: st.DrawFn, method: str) -> dict[str, Any]:
     """Mostly what the method takes, with values that fit; sometimes anything."""
     rules = TABLE.methods[method].params if method in TABLE.methods else {}
-    fitting: dict[str, Any] = {name: BY_RULE.get(rule, VALUES) for name, rule in rules.items()}
-    params: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=fitting))
+    params: dict[str, Any] = draw(
+        st.fixed_dictionaries({}, optional={name: fitting(rule) for name, rule in rules.items()})
+    )
     if draw(st.integers(0, 3)) == 0:
         params |= draw(st.dictionaries(st.sampled_from([*NAMES, *UNKNOWN]), values, max_size=3))
     return params
@@ -103,8 +119,9 @@ def test_whatever_is_asked(data: st.DataObject, method: str, patched: Patched | 
     )
     assert {name: decision.params.get(name) for name in injected} == injected
     own = {name: value for name, value in decision.params.items() if name not in injected}
-    assert set(row.force) <= set(own) <= set(row.params)
-    assert all(obeys(row.params[name], value) for name, value in own.items()), own
+    assert set(row.force) | set(row.fixed) <= set(own) <= set(row.params) | set(row.fixed)
+    assert {name: own[name] for name in row.fixed} == row.fixed
+    assert all(obeys(row.params[name], value) for name, value in own.items() if name not in row.fixed), own
     assert {name for name, rule in row.params.items() if rule is not Rule.DROP} & set(params) <= set(own)
     assert decision.changed == (decision.params != before)
     assert decision.row is row
@@ -114,8 +131,9 @@ def test_whatever_is_asked(data: st.DataObject, method: str, patched: Patched | 
 def test_every_row_can_be_called_bare(method: str) -> None:
     decision = ask(method, {})
     if isinstance(decision, Forward):
-        assert set(decision.params) == set(TABLE.methods[method].force)
-        assert all(obeys(TABLE.methods[method].params[name], value) for name, value in decision.params.items())
+        row = TABLE.methods[method]
+        assert set(decision.params) == set(row.force) | set(row.fixed)
+        assert all(obeys(row.params[name], decision.params[name]) for name in row.force)
 
 
 KEYED = [(row.name, name) for row in TABLE.methods.values() for name, rule in row.params.items() if rule in KEY_RULES]
@@ -153,12 +171,7 @@ def test_agents(method: str, name: str) -> None:
 def test_a_run_is_claimed_under_the_clients_id_or_one_of_ours() -> None:
     decision = ask("chat.send", {"message": "hi", "idempotencyKey": "r1"})
     assert isinstance(decision, Forward)
-    assert (decision.new_run, decision.new_run_param, decision.own_run, decision.own_run_param) == (
-        "r1",
-        "idempotencyKey",
-        None,
-        "",
-    )
+    assert (decision.new_run, decision.new_run_param, decision.claims) == ("r1", "idempotencyKey", ())
     decision = ask("chat.send", {"message": "hi"})
     assert isinstance(decision, Forward)
     assert (decision.new_run, decision.params["idempotencyKey"]) == ("ours-0", "ours-0")
@@ -167,15 +180,14 @@ def test_a_run_is_claimed_under_the_clients_id_or_one_of_ours() -> None:
 def test_a_run_that_is_read_or_ended_is_named() -> None:
     decision = ask("chat.abort", {"sessionKey": "main", "runId": "r1"})
     assert isinstance(decision, Forward)
-    assert (decision.own_run, decision.own_run_param, decision.new_run, decision.new_run_param) == (
-        "r1",
-        "runId",
+    assert (decision.claims, decision.new_run, decision.new_run_param) == (
+        (Claimed("run", "r1", ("runId",)),),
         None,
         "",
     )
     decision = ask("chat.abort", {"sessionKey": "main"})
     assert isinstance(decision, Forward)
-    assert (decision.own_run, decision.own_run_param) == (None, "")
+    assert decision.claims == ()
 
 
 @pytest.mark.parametrize(("method", "name"), [("chat.send", "idempotencyKey"), ("agent.wait", "runId")])
@@ -280,17 +292,40 @@ def test_files_that_lie_elsewhere(attachments: Any) -> None:
         ask("chat.send", {"attachments": attachments})
 
 
-LISTED = read_table(SOURCE + b'\n[methods."sessions.viewers.set"]\nparams = { sessionKeys = "existing-keys" }\n')
+MORE = read_table(
+    SOURCE
+    + b"""
+[methods."x.keys"]
+params = { sessionKeys = "existing-keys" }
+[methods."x.many"]
+learns = { task = "tasks.id" }
+roles = ["administrator", "user"]
+set = { agentScope = "agent" }
+[methods."x.many".params]
+taskId = "own:task"
+taskIds = "owns:task"
+decision = "only:allow-once|deny"
+path = "path"
+payload = { message = "text", runId = "own:run" }
+targets = [{ key = "existing-key", agentId = "agent" }]
+free = "any"
+plain = "pass"
+"""
+)
+
+
+def asked(method: str, **params: Any) -> Forward:
+    decision = decide(method, params, BOB, MORE, new_id=ids())
+    assert isinstance(decision, Forward)
+    return decision
 
 
 @given(st.lists(keys, max_size=4) | VALUES)
 def test_lists_of_keys(written: Any) -> None:
-    """No row that ships has one yet, so one is added."""
     try:
-        decision = decide("sessions.viewers.set", {"sessionKeys": written}, BOB, LISTED, new_id=ids())
+        decision = asked("x.keys", sessionKeys=written)
     except (ForeignKey, MalformedFrame):
         return
-    assert isinstance(decision, Forward)
     adopted = decision.params["sessionKeys"]
     assert len(adopted) == len(written)
     assert all(map(is_bobs, adopted))
@@ -302,6 +337,89 @@ def test_a_list_of_keys_is_refused_for_one_of_them() -> None:
         (["main", "agent:u-alice:main"], ForeignKey),
         (["main", 7], MalformedFrame),
         ("main", MalformedFrame),
+        (["main"] * 201, MalformedFrame),
     ]:
         with pytest.raises(error):
-            decide("sessions.viewers.set", {"sessionKeys": written}, BOB, LISTED, new_id=ids())
+            asked("x.keys", sessionKeys=written)
+
+
+def test_ids_of_objects_are_claimed_wherever_they_stand() -> None:
+    decision = asked("x.many", taskId="t1", taskIds=["t2", "t3"], payload={"runId": "r1"})
+    assert decision.claims == (
+        Claimed("task", "t1", ("taskId",)),
+        Claimed("task", "t2", ("taskIds", 0)),
+        Claimed("task", "t3", ("taskIds", 1)),
+        Claimed("run", "r1", ("payload", "runId")),
+    )
+    assert decision.params["taskIds"] == ["t2", "t3"]
+
+
+@pytest.mark.parametrize("value", [None, 7, "", " t", "t\n", "é", "x" * 257, ["t"], {"id": "t"}])
+def test_an_id_is_plain(value: Any) -> None:
+    for params in ({"taskId": value}, {"taskIds": [value]}):
+        with pytest.raises(MalformedFrame):
+            asked("x.many", **params)
+
+
+def test_an_id_can_be_put_in_place_without_touching_what_came() -> None:
+    params = {"a": [{"b": "x"}, {"b": "y"}], "c": 1}
+    before = copy.deepcopy(params)
+    assert replaced(params, ("a", 1, "b"), "z") == {"a": [{"b": "x"}, {"b": "z"}], "c": 1}
+    assert params == before
+
+
+def test_objects_are_looked_into() -> None:
+    decision = asked(
+        "x.many", targets=[{"key": "main", "agentId": "main"}, {"key": "notes"}], payload={"message": "hi"}
+    )
+    assert decision.params["targets"] == [
+        {"key": "agent:u-bob:main", "agentId": "u-bob"},
+        {"key": "agent:u-bob:notes"},
+    ]
+    refused: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"targets": [{"key": "agent:u-alice:main"}]}, ForeignKey),
+        ({"targets": [{"key": "main", "cwd": "/"}]}, MethodRefused),
+        ({"targets": {"key": "main"}}, MalformedFrame),
+        ({"targets": ["main"]}, MalformedFrame),
+        ({"payload": {"message": "/model x"}}, MethodRefused),
+        ({"payload": {"model": "x"}}, MethodRefused),
+        ({"payload": "hi"}, MalformedFrame),
+    ]
+    for params, error in refused:
+        with pytest.raises(error):
+            asked("x.many", **params)
+
+
+def test_a_refused_member_is_named_with_its_place() -> None:
+    with pytest.raises(MethodRefused, match=r"'targets\.cwd' of x\.many"):
+        asked("x.many", targets=[{"cwd": "/"}])
+
+
+def test_one_of_some_words() -> None:
+    assert asked("x.many", decision="deny").params["decision"] == "deny"
+    for value in ("allow-always", "DENY", "", None, ["deny"]):
+        with pytest.raises(MethodRefused, match="allow-once, deny"):
+            asked("x.many", decision=value)
+
+
+def test_what_is_passed_holds_no_objects() -> None:
+    for value in (None, True, 7, "x", ["a", 1]):
+        assert asked("x.many", plain=value).params["plain"] == value
+    objects: list[Any] = [{}, {"key": "x"}, [["x"]], [{}]]
+    for nested in objects:
+        with pytest.raises(MalformedFrame):
+            asked("x.many", plain=nested)
+        assert asked("x.many", free=nested).params["free"] == nested
+
+
+def test_what_is_set_stands_whatever_the_client_says() -> None:
+    for params in ({}, {"agentScope": "all"}, {"agentScope": {"x": 1}}):
+        assert asked("x.many", **params).params == {"agentScope": "agent"}
+
+
+@pytest.mark.parametrize("roles", [{"guest"}, set(), {"operator"}])
+def test_a_row_is_for_its_roles(roles: set[str]) -> None:
+    with pytest.raises(MethodRefused) as caught:
+        decide("x.many", {}, BOB, MORE, new_id=ids(), roles=roles)
+    assert caught.value.detail_code == "ROLE_NOT_ALLOWED"
+    assert isinstance(decide("x.many", {}, BOB, MORE, new_id=ids(), roles=roles | {"user"}), Forward)

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from sidecar.policy.responses import FILTERS
-from sidecar.policy.table import MethodRow, Passage, PolicyError, Rule, read_table
+from sidecar.policy.rules import Own, ParamRule, Rule, Shape
+from sidecar.policy.table import Class, EventRow, MethodRow, Passage, PolicyError, read_table
 from tests.policy.people import SOURCE, TABLE
 
 SMALL = """
@@ -48,8 +49,40 @@ def test_rows() -> None:
     )
     assert table.methods["chat.history"].response == "own-session"
     assert table.methods["cron.list"].answer == {"jobs": []}
-    assert table.events == {"tick": Passage.PASS, "chat": Passage.OWN}
+    assert table.events == {"tick": EventRow(Passage.PASS), "chat": EventRow(Passage.OWN)}
     assert (table.allowed_commands, table.closed_commands) == (frozenset({"help"}), frozenset({"model"}))
+
+
+@pytest.mark.parametrize(
+    ("row", "passage"),
+    [
+        (MethodRow("x"), Class.PASS),
+        (MethodRow("x", {"a": Rule.PASS, "b": Rule.DROP}), Class.PASS),
+        (MethodRow("x", {"a": Rule.KEY}), Class.ADOPT),
+        (MethodRow("x", {"a": Shape({"b": Own("task")})}), Class.ADOPT),
+        (MethodRow("x", {"a": Rule.KEY}, response="own"), Class.FILTER),
+        (MethodRow("x", rows=("tasks",)), Class.FILTER),
+        (MethodRow("x", fields=frozenset({"a"})), Class.FILTER),
+        (MethodRow("x", {"a": Rule.KEY}, as_admin=True, response="own"), Class.AS_ADMIN),
+        (MethodRow("x", answer=[]), Class.EMPTY),
+    ],
+)
+def test_what_a_row_comes_to(row: MethodRow, passage: Class) -> None:
+    assert row.passage is passage
+
+
+def test_who_may_call() -> None:
+    table = read_table(altered('response = "own-session"', 'roles = ["administrator", "user"]'))
+    assert table.passes_method("chat.history", {"user"})
+    assert table.passes_method("chat.history", {"guest", "administrator"})
+    assert not table.passes_method("chat.history", {"guest"})
+    assert table.passes_method("chat.send", {"guest"})
+
+
+def test_denials_say_why() -> None:
+    table = read_table(altered("[events]", '[denied]\nmethods = { "logs.tail" = "everybody" }\n[events]'))
+    assert table.denied_methods == {"logs.tail": "everybody"}
+    assert not table.passes_method("logs.tail")
 
 
 def test_no_row_no_passage() -> None:
@@ -96,11 +129,23 @@ def test_versions(version: str, covered: bool) -> None:
         (altered('closed = ["model"]', "closed = 7"), "TypeError"),
         (b"methods = []\nevents = {}\n[gateway]\nsince = '2026.8'\nuntil = '2026.9'\n[commands]", "AttributeError"),
         (altered('message = "text"', 'message = "txt"'), "chat.send: 'txt'"),
-        (altered('message = "text"', "message = ['text']"), "chat.send: "),
+        (altered('message = "text"', "message = ['text']"), "chat.send: a list of objects"),
+        (altered('message = "text"', "message = [{ a = 'pass' }, { b = 'pass' }]"), "chat.send: a list of objects"),
+        (altered('message = "text"', "message = { a = 'x' }"), "chat.send: 'x'"),
+        (altered('message = "text"', "message = 7"), "chat.send: "),
+        (altered('message = "text"', 'message = "own:"'), "chat.send: 'own:'"),
+        (altered('message = "text"', 'message = "own:task"'), "chat.send: nobody learns who owns a task"),
+        (altered('message = "text"', 'message = "only:a|"'), "chat.send: 'only:a|'"),
+        (altered('response = "own-session"', 'roles = ["root"]'), "chat.history: roles are"),
+        (altered('response = "own-session"', "roles = []"), "chat.history: roles are"),
+        (altered('response = "own-session"', 'learns = { run = "runId" }'), "chat.history: runs are claimed"),
+        (altered('tick = "pass"', 'tick = { owner = "x" }'), "tick: owner"),
+        (altered("[events]", '[denied.methods]\n"chat.send" = "x"\n[events]'), "both open and denied: chat.send"),
+        (altered("[events]", '[denied.events]\ntick = "x"\n[events]'), "both open and denied: tick"),
         (altered('params = { message = "text" }', 'params = ["message"]'), "chat.send: "),
         (altered('response = "own-session"', 'filter = "own-session"'), "chat.history: filter"),
         (altered('sessionKey = "existing-key"', 'sessionKey = "pass"'), "chat.history: only a key"),
-        (altered('sessionKey = "existing-key"', 'sessionKey = "own-run"'), "chat.history: only a key"),
+        (altered('sessionKey = "existing-key"', 'sessionKey = "own:run"'), "chat.history: only a key"),
         (altered("starts_run = true", ""), "chat.send: what starts a run"),
         (altered('response = "own-session"', "starts_run = true"), "chat.history: what starts a run"),
         (altered('[methods."cron.list"]\nanswer = { jobs = [] }', '[methods]\n"cron.list" = 7'), "cron.list: "),
@@ -122,7 +167,6 @@ def test_every_row_can_be_obeyed(row: MethodRow) -> None:
     assert set(row.force) <= set(row.params)
     assert row.responses in {1, 2}
     assert sum(rule is Rule.NEW_RUN for rule in row.params.values()) == int(row.starts_run)
-    assert sum(rule is Rule.OWN_RUN for rule in row.params.values()) <= 1
     if row.answer is not None:
         assert (row.params, row.force, row.response, row.starts_run) == ({}, {}, "pass", False)
 
@@ -135,8 +179,8 @@ def test_what_starts_a_run_is_the_callers_own(row: MethodRow) -> None:
     assert row.params["message"] is Rule.TEXT
 
 
-KEYS = {Rule.KEY, Rule.EXISTING_KEY}
-NAMED = {
+KEYS: set[ParamRule] = {Rule.KEY, Rule.EXISTING_KEY}
+NAMED: dict[str, set[ParamRule]] = {
     "sessionKey": KEYS,
     "key": KEYS,
     "parentSessionKey": KEYS,
@@ -144,7 +188,7 @@ NAMED = {
     "sessionKeys": {Rule.EXISTING_KEYS},
     "keys": {Rule.EXISTING_KEYS},
     "agentId": {Rule.AGENT},
-    "runId": {Rule.OWN_RUN},
+    "runId": {Own("run")},
     "idempotencyKey": {Rule.NEW_RUN, Rule.DROP},
     "sessionId": {Rule.DROP},
     "message": {Rule.TEXT},
@@ -159,7 +203,7 @@ NAMED = {
     ("method", "name", "rule"),
     [(row.name, name, rule) for row in TABLE.methods.values() for name, rule in row.params.items() if name in NAMED],
 )
-def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, name: str, rule: Rule) -> None:
+def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, name: str, rule: ParamRule) -> None:
     assert rule in NAMED[name], method
 
 
@@ -222,7 +266,7 @@ def test_events_of_nobody_stay_behind(event: str) -> None:
 
 
 def test_only_what_names_nobody_passes_unseen() -> None:
-    unseen = {name for name, passage in TABLE.events.items() if passage is Passage.PASS}
+    unseen = {name for name, row in TABLE.events.items() if row.passage is Passage.PASS}
     assert unseen == {"tick", "shutdown", "gateway.suspension"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import sidecar.policy
 from sidecar.domain.namespace import Namespace
 from sidecar.domain.principal import Principal
 from sidecar.gateways.greeting import Upstream
+from sidecar.gateways.handles import Handles
 from sidecar.policy.table import read_table
 from sidecar.protocol.handshake import ClientHello
 from sidecar.protocol.websocket import FrameReader, Opcode, encode
@@ -147,6 +148,10 @@ async def messages_until(peer: socket.socket, last: bytes) -> list[bytes]:
     return received[:-1]
 
 
+async def nothing_as_admin(method: str, params: Mapping[str, Any]) -> Any:
+    pytest.fail(f"{method} as admin, with {params}")
+
+
 def a_scope(link: Dialled) -> Scope:
     hello = ClientHello("cli", "cli", {}, 3, 4, (), (), "", "", {}, "")
     runs: Runs = object.__new__(Runs)  # nothing here starts or ends a run
@@ -159,6 +164,8 @@ def a_scope(link: Dialled) -> Scope:
         table=TABLE,
         upstream=Upstream(link, {}),
         runs=runs,
+        handles=object.__new__(Handles),  # nothing here learns whose an object is, or asks
+        as_admin=nothing_as_admin,
         still_open=lambda: None,
     )
 

@@ -1,0 +1,168 @@
+"""The universal filter: whatever a gateway answers, without what is somebody else's and without places on its host.
+
+It needs to know no shape, only how a gateway names owners (2026.9.6 and 2026.8.2): by session keys (`agent:<id>:…`, anywhere), by
+members that hold an agent's id, and by the identity that stands for a user, which is the user's slug.
+
+    an object that names a foreign owner     is taken out: of its list, of its parent, or as a whole
+    a foreign key, agent or slug elsewhere   the member or list element that is it
+    a place on the host                      the member
+    what people and agents said              stays as it is
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidecar.domain.namespace import Namespace, agent_of
+
+HOST_FIELDS = frozenset(
+    {
+        "agentDir",
+        "baseDir",
+        "configPath",
+        "credentialPath",
+        "cwd",
+        "hostname",
+        "prefsPath",
+        "repoRoot",
+        "senderProfileAvatarUrl",
+        "sessionDiffBaseline",
+        "sessionFile",
+        "sessionRoot",
+        "skillsSnapshot",
+        "sqlitePath",
+        "stateDir",
+        "storePath",
+        "systemPromptReport",
+        "workspace",
+        "workspaceDir",
+    }
+)
+"""Members that name places on the gateway's host (the prompt and its report list skills by path), or its other HTTP surface."""
+
+PLACE_FIELDS = frozenset({"dir", "file", "filePath", "path", "root"})
+"""Members that may name a place on the host, or one in the user's own workspace: those that lead there by themselves are places."""
+
+SAID = frozenset({"content", "text", "message", "arguments"})
+"""Members that hold what was said: whoever may see the object may see them whole."""
+
+NOTHING: Any = object()
+"""What is left of a foreign payload."""
+
+_AGENT_MEMBER = re.compile(r"(?:\w*A|a)gentIds?|agent")
+_SLUG = re.compile(r"u-[a-z0-9]{1,48}")
+_PLACE = re.compile(r"(?:file:/*)?/[^\s/]+/\S*|[A-Za-z]:\\\S+")
+_ABSOLUTE = re.compile(r"\s*(?:[/~\\]|[A-Za-z]:|file:)")
+
+
+def own(payload: Any, namespace: Namespace) -> Any:
+    """`payload` as its reader may see it; NOTHING where it is somebody else's."""
+    return _seen(payload, namespace)
+
+
+def own_rows(payload: Any, places: Sequence[str], namespace: Namespace) -> Any:
+    """`payload` whose lists at `places` hold only rows that name the caller; counts beside them are counts of what stayed.
+
+    A list that is something else, or a row that names nobody, is taken for somebody's.
+    """
+    for place in places:
+        payload = _with_own_rows(payload, place.split("."), namespace)
+    return payload
+
+
+def names_own(row: Any, namespace: Namespace) -> bool:
+    """Does the object say that it is the caller's, and nothing else?"""
+    if not isinstance(row, Mapping) or is_foreign_object(row, namespace):
+        return False
+    keys = [row[name] for name in ("sessionKey", "key") if isinstance(row.get(name), str)]
+    agent = row.get("agentId")
+    return any(map(namespace.owns, keys)) or (isinstance(agent, str) and namespace.owns_agent(agent))
+
+
+def is_foreign_object(value: Mapping[str, Any], namespace: Namespace) -> bool:
+    """Does it name an owner that is not the caller? An agent beside an own key is the key's."""
+    key, agent = value.get("sessionKey"), value.get("agentId")
+    if key is None and _is_key(value.get("key")):
+        key = value["key"]
+    if key is not None and key != "":
+        return not (isinstance(key, str) and namespace.owns(key) and agent in {None, "", agent_of(key)})
+    return agent is not None and not (isinstance(agent, str) and namespace.owns_agent(agent))
+
+
+def at_places(payload: Any, places: Sequence[str]) -> list[str]:
+    """The texts at dotted places, lists walked."""
+    found: list[str] = []
+    for place in places:
+        level = [payload]
+        for name in place.split("."):
+            level = [one[name] for one in _spread(level) if isinstance(one, Mapping) and name in one]
+        found += [one for one in _spread(level) if isinstance(one, str)]
+    return found
+
+
+def _spread(level: Sequence[Any]) -> list[Any]:
+    return [one for value in level for one in (value if isinstance(value, list) else [value])]
+
+
+def _seen(value: Any, namespace: Namespace) -> Any:
+    if isinstance(value, Mapping):
+        return NOTHING if is_foreign_object(value, namespace) else _members(value, namespace)
+    if isinstance(value, list):
+        return [seen for one in value if (seen := _seen(one, namespace)) is not NOTHING]
+    if isinstance(value, str) and (_is_foreign(value, namespace) or _PLACE.fullmatch(value)):
+        return NOTHING
+    return value
+
+
+def _members(value: Mapping[str, Any], namespace: Namespace) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, member in value.items():
+        if name in HOST_FIELDS or _is_foreign(name, namespace) or (name in PLACE_FIELDS and _is_place(member)):
+            continue
+        if name in SAID:
+            kept[name] = member
+            continue
+        own_agents = _own_agents(member, namespace) if _AGENT_MEMBER.fullmatch(name) else member
+        seen = NOTHING if own_agents is NOTHING else _seen(own_agents, namespace)
+        if seen is not NOTHING:
+            kept[name] = seen
+    return kept
+
+
+def _own_agents(member: Any, namespace: Namespace) -> Any:
+    if isinstance(member, str):
+        return member if namespace.owns_agent(member) else NOTHING
+    if isinstance(member, list):
+        return [one for one in member if not isinstance(one, str) or namespace.owns_agent(one)]
+    return member
+
+
+def _is_foreign(text: str, namespace: Namespace) -> bool:
+    """A key or a slug that is somebody else's."""
+    if _is_key(text):
+        return not namespace.owns(text)
+    return _SLUG.fullmatch(text) is not None and text != namespace.slug
+
+
+def _is_key(text: Any) -> bool:
+    return isinstance(text, str) and text[:6].lower() == "agent:" and agent_of(text.lower()) is not None
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and _ABSOLUTE.match(value) is not None
+
+
+_COUNTS = frozenset({"count", "total", "totalCount"})
+
+
+def _with_own_rows(payload: Any, place: Sequence[str], namespace: Namespace) -> Any:
+    if not isinstance(payload, dict) or place[0] not in payload:
+        return payload
+    name, rest = place[0], place[1:]
+    if rest:
+        return {**payload, name: _with_own_rows(payload[name], rest, namespace)}
+    rows = payload[name]
+    kept = [row for row in rows if names_own(row, namespace)] if isinstance(rows, list) else []
+    return {**payload, **dict.fromkeys(_COUNTS & set(payload), len(kept)), name: kept}
