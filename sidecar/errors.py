@@ -9,6 +9,7 @@
     │   ├── OriginRefused      a browser page that is not ours
     │   ├── MethodRefused      method or parameter that no policy row opens
     │   ├── ForeignKey         names something outside the caller's namespace
+    │   ├── GatewayNotCovered  no run on a gateway of a version that no policy table covers
     │   ├── TooManyRuns        the user's own concurrent runs are used up
     │   ├── TooManyRequests    too many requests of one connection wait for their answer
     │   └── HouseFull          too many sockets of one address, one user, or in all
@@ -137,6 +138,13 @@ class ForeignKey(Refusal):
     """Says that it is not the caller's, never whose it is or whether it exists."""
 
     detail_code = "FOREIGN_KEY"
+
+
+class GatewayNotCovered(Refusal):
+    """The operator's to allow, by name of the version. Not `retryable`: clients would send the turn again until somebody does."""
+
+    code = "UNAVAILABLE"
+    detail_code = "GATEWAY_NOT_COVERED"
 
 
 class TooManyRuns(Refusal):

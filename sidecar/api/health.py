@@ -15,11 +15,15 @@ KEPT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`required`: whether a failure means not ready. `probe` returns why not, or an empty string; it may raise nothing."""
+    """`required`: whether a failure means not ready. `probe` returns why not, or an empty string; it may raise nothing.
+
+    `doubt` is told of what passed: it works, but an operator should know.
+    """
 
     name: str
     probe: Callable[[], Awaitable[str]]
     required: bool = True
+    doubt: Callable[[], str] = lambda: ""
 
 
 class Health:
@@ -32,7 +36,7 @@ class Health:
         return web.json_response({"ok": True})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
-        """200 or 503 with `{"ready", "checks": {name: {"ok", "why"?}}}`."""
+        """200 or 503 with `{"ready", "checks": {name: {"ok", "why"?, "doubt"?}}}`."""
         ready, lines = await self._state()
         body: dict[str, object] = {"ready": ready and not self.draining, "checks": lines}
         if self.draining:
@@ -57,4 +61,5 @@ class Health:
 
 
 def _line(check: Check, why: str) -> tuple[str, Mapping[str, object]]:
-    return check.name, {"ok": not why, **({"why": why} if why else {})}
+    said = {"why": why, "doubt": "" if why else check.doubt()}
+    return check.name, {"ok": not why, **{name: text for name, text in said.items() if text}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,8 @@ class GatewayOptions:
 
     accepts_workspace: bool = False
     allow_open_gateway: bool = False
+    trusted_versions: Collection[str] = ()
+    """Versions for which the operator vouches although no policy table covers them."""
 
     def user_headers(self, slug: str, client_id: str, client_mode: str) -> dict[str, str]:
         """Headers of a user's upgrade. With a shared token the gateway refuses any forwarded header, so there are none."""

@@ -178,6 +178,12 @@ def _gateway_warnings(gateway: Gateway, name: str) -> Iterator[Problem]:
             "lets agents of one user read sessions of another",
             'on the gateway, set tools.agentToAgent.enabled to false and tools.sessions.visibility to "self"',
         )
+    for index in range(len(gateway.trusted_versions)):
+        yield Problem(
+            f"{name}.trusted_versions[{index}]",
+            "lets runs start on a version that the policy was not checked against",
+            "update the sidecar when it covers that version, and remove it",
+        )
     used = {"trusted-proxy": {"password"}, "token": {"token"}, "password": {"password"}}[gateway.auth]
     for key in {"password", "token"} - used:
         if getattr(gateway, key).get_secret_value():

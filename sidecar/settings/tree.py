@@ -17,6 +17,7 @@ from sidecar.settings.values import (
     FilePath,
     Flag,
     Folder,
+    GatewayVersion,
     HeaderName,
     Host,
     Kind,
@@ -119,6 +120,11 @@ class Gateway(Section):
     allow_open_gateway: Flag = Field(
         default=False,
         description="Serve users although the gateway's session tools let agents read each other.",
+    )
+    trusted_versions: tuple[GatewayVersion, ...] = Field(
+        default=(),
+        description='Exact versions, such as "2026.10.1", that may start runs although no policy table covers them: those '
+        "whose `sidecar gateway diff` you have looked at. Without it users of such a gateway can only read.",
     )
 
 

@@ -169,6 +169,15 @@ def _slug(value: str) -> str:
     return value
 
 
+def _gateway_version(value: str) -> str:
+    if not re.fullmatch(r"\d{4}\.\d{1,2}\.\d+([-+.][0-9A-Za-z.+-]{1,64})?", value):
+        refuse(
+            "is not one exact version, and the next unknown one must close the gateway again",
+            'write it as the gateway calls itself, such as "2026.10.1"',
+        )
+    return value
+
+
 def _algorithm(value: str) -> str:
     if value.upper() == "NONE" or value.upper().startswith("HS"):
         refuse(
@@ -243,6 +252,7 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), Kind("
 HeaderName = Annotated[str, AfterValidator(_header_name), Kind("a header name")]
 AdminUser = Annotated[str, AfterValidator(_admin_user), Kind("text")]
 Name = Annotated[str, AfterValidator(_slug), Kind("lower-case letters, digits and hyphens")]
+GatewayVersion = Annotated[str, AfterValidator(_gateway_version), Kind("a version of a gateway")]
 Algorithm = Annotated[str, AfterValidator(_algorithm), Kind("an asymmetric JWS algorithm")]
 Claim = Annotated[str, AfterValidator(_claim), Kind("a claim")]
 Folder = Annotated[str, AfterValidator(_folder), Kind("an absolute path")]

@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.app import load_seal
 from sidecar.errors import EngineError
+from sidecar.storage.seal import load_seal
 from tests.stack.process import free_port
 
 CONFIG = """

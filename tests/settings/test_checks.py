@@ -53,6 +53,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (gateway(password="x", user_header="Authorization"), "gateways[0].user_header"),
     (gateway(password="x", user_header="X-Forwarded-For"), "gateways[0].user_header"),
     (gateway(password="x", user_header="x-openclaw-scopes"), "gateways[0].user_header"),
+    *(
+        (gateway(password="x", trusted_versions=["2026.10.1", version]), "gateways[0].trusted_versions[1]")
+        for version in (
+            "*",
+            "2026.10",
+            "2026.10.*",
+            ">=2026.10.1",
+            "2026.10.1 ",
+            "2026.10.1\n",
+            "v2026.10.1",
+            "",
+            "latest",
+        )
+    ),
     (issuer(name="Example"), "identity.issuers[0].name"),
     (issuer(name="a|b"), "identity.issuers[0].name"),
     (issuer(issuer=""), "identity.issuers[0].issuer"),
@@ -126,6 +140,7 @@ DOUBTFUL: list[tuple[dict[str, Any], str]] = [
     (good(server={"trusted_proxies": ["::1", "0.0.0.0/0"]}), "server.trusted_proxies[1]"),
     (gateway(url="ws://10.0.0.5:18789", admin_user="openclaw-sidecar"), "gateways[0].url"),
     (gateway(password="x", allow_open_gateway=True), "gateways[0].allow_open_gateway"),
+    (gateway(password="x", trusted_versions=["2026.10.1-beta.2"]), "gateways[0].trusted_versions[0]"),
     (gateway(password="x", token="y"), "gateways[0].token"),
     (gateway(auth="token", token="x", password="y"), "gateways[0].password"),
     (gateway(auth="token", token="x", admin_user="y"), "gateways[0].admin_user"),
