@@ -60,7 +60,7 @@ async def greet_as_user(
             return await _greet_user(gateway, slug, device, hello, failed)
     raise GatewayAway(
         "the gateway does not approve the sidecar's device: enable gateway.auth.trustedProxy.deviceAutoApprove with the "
-        f"scopes {' and '.join(SCOPES)}, and name server.public_url in gateway.controlUi.allowedOrigins"
+        f"scopes {', '.join(SCOPES)}, and name server.public_url in gateway.controlUi.allowedOrigins"
     )
 
 
@@ -158,7 +158,7 @@ def _hello(raw: bytes) -> Mapping[str, Any]:
     details = error.get("details")
     details = details if isinstance(details, dict) else {}
     code = str(error.get("code", "?"))
-    if code == "NOT_PAIRED" and details.get("reason") in {None, "not-paired"}:
+    if code == "NOT_PAIRED" and details.get("reason") in {None, "not-paired", "scope-upgrade"}:
         raise _NotPaired("the gateway does not know the sidecar's device")
     if error.get("retryable") is True:
         after = error.get("retryAfterMs")

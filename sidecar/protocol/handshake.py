@@ -18,8 +18,11 @@ from sidecar.protocol.device import Claim, Device
 
 MAX_CONNECT_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 25 * 1024 * 1024
-SCOPES = ("operator.read", "operator.write")
+SCOPES = ("operator.read", "operator.write", "operator.approvals", "operator.questions")
 """All that a user's connection ever asks for. Never `operator.admin`: slash commands would then be theirs."""
+
+GUEST_SCOPES = SCOPES[:2]
+"""The same for who is a guest and nothing more."""
 
 _BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
 _BROWSER_MODE = "webchat"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.domain.principal import Principal
 from sidecar.errors import MalformedFrame, SidecarError, TokenRefused
@@ -15,7 +15,7 @@ from sidecar.gateways.greeting import Upstream
 from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
 from sidecar.policy.requests import Patched
 from sidecar.protocol import frames
-from sidecar.protocol.handshake import read_connect, rewrite_hello
+from sidecar.protocol.handshake import GUEST_SCOPES, read_connect, rewrite_hello
 from sidecar.protocol.requests import Request, decode
 from sidecar.relay.ports import Rooms
 from sidecar.relay.scope import Scope
@@ -79,6 +79,8 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
     environment = await rooms.environment(principal, namespace)
     door = rooms.door(environment.gateway_id)
     table = door.require()
+    if principal.roles <= {"guest"}:
+        hello = replace(hello, scopes=tuple(scope for scope in hello.scopes if scope in GUEST_SCOPES))
     upstream = await door.greet(namespace.slug, hello, first_time=environment.provisioned_at is None)
     try:
         answer = rewrite_hello(

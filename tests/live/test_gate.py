@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from sidecar.identity.refusals import SENTENCES
+from sidecar.protocol.handshake import SCOPES
 from tests.live.gate import Gate, made
 from tests.stack.raw import MAX_FRAME, RawClient, RequestError, connect_params
 
@@ -200,7 +201,7 @@ async def test_nothing_forged_goes_upstream(gate: Gate) -> None:
     start = len(gate.tap.sent)
     async with RawClient.open(gate.sidecar.url, forged) as client:
         hello = await client.greet(params)
-        assert hello["auth"]["scopes"] == ["operator.read", "operator.write"]
+        assert hello["auth"]["scopes"] == list(SCOPES)
         assert hello["snapshot"]["sessionDefaults"]["mainSessionKey"] == "agent:u-dora:opened"
     sent = "\n".join(gate.tap.sent[start:])
     assert "x-forwarded-user: u-dora\r\n" in sent.lower()

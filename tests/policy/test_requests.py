@@ -402,6 +402,14 @@ def test_one_of_some_words() -> None:
             asked("x.many", decision=value)
 
 
+def test_a_path_stays_inside() -> None:
+    assert asked("x.many", path="notes/a.md").params["path"] == "notes/a.md"
+    with pytest.raises(ForeignKey):
+        asked("x.many", path="../u-alice/notes.md")
+    with pytest.raises(MalformedFrame):
+        asked("x.many", path=7)
+
+
 def test_what_is_passed_holds_no_objects() -> None:
     for value in (None, True, 7, "x", ["a", 1]):
         assert asked("x.many", plain=value).params["plain"] == value

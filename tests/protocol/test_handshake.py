@@ -88,7 +88,7 @@ def test_what_reaches_the_gateway() -> None:
         },
         "caps": ["tool-events", "session-scoped-events"],
         "role": "operator",
-        "scopes": ["operator.read", "operator.write"],
+        "scopes": list(SCOPES),
         "locale": "de-AT",
         "userAgent": "Mozilla/5.0",
         "auth": {"token": "ours"},
@@ -113,7 +113,7 @@ def test_the_least_that_a_client_may_say() -> None:
         "client": {"version": "0", "id": "gateway-client", "mode": "backend", "platform": "linux"},
         "caps": [],
         "role": "operator",
-        "scopes": ["operator.read", "operator.write"],
+        "scopes": list(SCOPES),
     }
 
 
@@ -164,7 +164,7 @@ def test_scopes_are_never_more_than_a_users(asked: list[Any]) -> None:
         (["operator.read"], ("operator.read",)),
         (["operator.write"], ("operator.write",)),
         (["operator.admin"], SCOPES),
-        (["operator.approvals", "operator.pairing"], ()),
+        (["operator.approvals", "operator.pairing"], ("operator.approvals",)),
     ],
 )
 def test_scopes_asked_and_given(asked: list[str], given_: tuple[str, ...]) -> None:

@@ -28,7 +28,10 @@ WITH_PASSWORD = """\
       trustedProxy: {
         userHeader: "x-forwarded-user",    // GATEWAY_USER_HEADER
         allowLoopback: true,
-        deviceAutoApprove: { enabled: true, scopes: ["operator.read", "operator.write"] },
+        deviceAutoApprove: {
+          enabled: true,
+          scopes: ["operator.read", "operator.write", "operator.approvals", "operator.questions"],
+        },
       },
     },
   },
