@@ -32,14 +32,7 @@ def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
         return Verdict.PASS
     if row.passage is not Passage.OWN:
         return Verdict.REWRITE
-    key, agent_id = event.session_key, event.agent_id
-    if key is None and agent_id is None:
-        return Verdict.FOREIGN
-    if key is not None and not namespace.owns(key):
-        return Verdict.FOREIGN
-    if agent_id is not None and not namespace.owns_agent(agent_id):
-        return Verdict.FOREIGN
-    return Verdict.PASS
+    return Verdict.PASS if namespace.covers(event.session_key, event.agent_id) else Verdict.FOREIGN
 
 
 def rewrite(name: str, payload: Any, namespace: Namespace, table: Table) -> Any:

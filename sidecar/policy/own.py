@@ -76,19 +76,18 @@ def names_own(row: Any, namespace: Namespace) -> bool:
     """Does the object say that it is the caller's, and nothing else?"""
     if not isinstance(row, Mapping) or is_foreign_object(row, namespace):
         return False
-    keys = [row[name] for name in ("sessionKey", "key") if isinstance(row.get(name), str)]
-    agent = row.get("agentId")
-    return any(map(namespace.owns, keys)) or (isinstance(agent, str) and namespace.owns_agent(agent))
+    return row.get("agentId") is not None or row.get("sessionKey") is not None or _is_key(row.get("key"))
 
 
 def is_foreign_object(value: Mapping[str, Any], namespace: Namespace) -> bool:
     """Does it name an owner that is not the caller? An agent beside an own key is the key's."""
-    key, agent = value.get("sessionKey"), value.get("agentId")
-    if key is None and _is_key(value.get("key")):
-        key = value["key"]
-    if key is not None and key != "":
-        return not (isinstance(key, str) and namespace.owns(key) and agent in {None, "", agent_of(key)})
-    return agent is not None and not (isinstance(agent, str) and namespace.owns_agent(agent))
+    key, agent, named = value.get("sessionKey"), value.get("agentId"), value.get("key")
+    if _is_key(named) and not namespace.owns(named):
+        return True
+    scope = key if key is not None else named if _is_key(named) else None
+    if not all(isinstance(one, str) or one is None for one in (scope, agent)):
+        return True
+    return not (scope is None and agent is None) and not namespace.covers(scope, agent)
 
 
 def at_places(payload: Any, places: Sequence[str]) -> list[str]:

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.domain.namespace import Namespace
-from sidecar.policy.own import HOST_FIELDS, NOTHING, PLACE_FIELDS, SAID, own, own_rows
+from sidecar.policy.own import NOTHING, is_foreign_object, names_own, own, own_rows
 from sidecar.policy.table import EventRow, MethodRow
 from sidecar.protocol.handshake import own_health
 
 Filter = Callable[[Any, Namespace], Any]
-
-_PLACES = HOST_FIELDS | PLACE_FIELDS
 
 
 def filtered(row: MethodRow | EventRow, payload: Any, namespace: Namespace) -> Any:
@@ -35,69 +33,52 @@ def session_rows(payload: Any, namespace: Namespace) -> Any:
     """`sessions.list`: the own rows; counts are counts of them; no paths, no list of other owners."""
     if not isinstance(payload, dict) or not isinstance(payload.get("sessions"), list):
         return {"sessions": [], "count": 0, "totalCount": 0}
-    own = [without_places(row) for row in payload["sessions"] if _is_own_row(row, namespace)]
-    kept = {
+    rows = [own(row, namespace) for row in payload["sessions"] if _is_own_row(row, namespace)]
+    head = {
         name: payload[name] for name in ("ts", "limitApplied", "nextOffset", "hasMore", "defaults") if name in payload
     }
-    foreign = len(payload["sessions"]) - len(own)
     total = payload.get("totalCount")
-    kept["totalCount"] = max(len(own), total - foreign) if isinstance(total, int) else len(own)
-    return {**kept, "count": len(own), "sessions": own}
+    foreign = len(payload["sessions"]) - len(rows)
+    total = max(len(rows), total - foreign) if isinstance(total, int) else len(rows)
+    return {**_members(own(head, namespace)), "totalCount": total, "count": len(rows), "sessions": rows}
 
 
 def _is_own_row(row: Any, namespace: Namespace) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("key"), str) and namespace.owns(row["key"])
+    return names_own(row, namespace) and isinstance(row.get("key"), str) and namespace.owns(row["key"])
+
+
+def _members(seen: Any) -> dict[str, Any]:
+    return seen if isinstance(seen, dict) else {}
 
 
 def own_session(payload: Any, namespace: Namespace) -> Any:
-    """A payload about one session of the caller: passes without places, if every key and agent at its top is the caller's.
-
-    A key or agent of another type than text is nobody's.
-    """
+    """A payload about one session: the caller's, as they may see it, or none. A key of another type than text is nobody's."""
     if not isinstance(payload, dict):
         return None
-    session = payload.get("session")
-    scopes = (("key", namespace.owns), ("sessionKey", namespace.owns), ("agentId", namespace.owns_agent))
-    for holder in (payload, session if isinstance(session, dict) else {}):
-        if not all(_is_own(holder.get(name), owns) for name, owns in scopes):
+    for holder in (payload, payload.get("session")):
+        key = holder.get("key") if isinstance(holder, dict) else None
+        if key is not None and not (isinstance(key, str) and namespace.owns(key)):
             return {"session": None}
-    return without_places(payload)
-
-
-def _is_own(named: Any, owns: Callable[[str], bool]) -> bool:
-    return named is None or (isinstance(named, str) and owns(named))
+        if isinstance(holder, dict) and is_foreign_object(holder, namespace):
+            return {"session": None}
+    return own(payload, namespace)
 
 
 def own_agent(payload: Any, namespace: Namespace) -> Any:
     """`agents.list`: a gateway with one agent, the caller's."""
     agents = payload.get("agents") if isinstance(payload, dict) else None
-    rows = agents if isinstance(agents, list) else []
-    own = [row for row in rows if isinstance(row, dict) and row.get("id") == namespace.agent_id]
+    listed = agents if isinstance(agents, list) else []
+    rows = [own(row, namespace) for row in listed if isinstance(row, dict) and row.get("id") == namespace.agent_id]
     return {
         "defaultId": namespace.agent_id,
         "mainKey": "main",
         "scope": "per-sender",
-        "agents": [without_places(row) for row in own] or [{"id": namespace.agent_id}],
+        "agents": rows or [{"id": namespace.agent_id}],
     }
 
 
 def health(payload: Any, namespace: Namespace) -> Any:
     return own_health(payload if isinstance(payload, Mapping) else {}, namespace)
-
-
-def no_places(payload: Any, namespace: Namespace) -> Any:  # noqa: ARG001 - one signature for all filters
-    return without_places(payload)
-
-
-def without_places(value: Any) -> Any:
-    """A copy without the members that name places on the host. What a session said (`content`) is the user's and stays whole."""
-    if isinstance(value, dict):
-        return {
-            name: member if name in SAID else without_places(member)
-            for name, member in value.items()
-            if name not in _PLACES
-        }
-    return [without_places(member) for member in value] if isinstance(value, list) else value
 
 
 _ENTRY_FIELDS = frozenset(
@@ -162,6 +143,5 @@ FILTERS: Mapping[str, Filter] = {
     "changed-session": changed_session,
     "own-agent": own_agent,
     "health": health,
-    "no-places": no_places,
     "own": own,
 }

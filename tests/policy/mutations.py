@@ -205,6 +205,48 @@ def restructured(rng: random.Random, frame: Frame, part: str) -> Frame:
     return frame
 
 
+# --- answers -------------------------------------------------------------------------------------------------------------
+
+SCOPE_MEMBERS = ("sessionKey", "key", "agentId")
+NAMING = ("parentSessionKey", "spawnedBy", "childSessionKey", "owner", "createdBy", "ownerAgentId", "links", "x")
+"""Members that may name somebody without making the object theirs."""
+
+
+def answer(rng: random.Random, depth: int = 3) -> Any:
+    """What a gateway might answer, of any shape: what holds a word of Alice's says somehow that it is hers."""
+    match rng.randrange(5 if depth else 2):
+        case 0:
+            return rng.choice(["agent:u-bob:main", "u-bob", "word", 7, None, True, "notes/a.md"])
+        case 1:
+            return rng.choice(
+                ["agent:u-alice:main", "AGENT:u-alice:Main", "u-alice", "/home/alice/x", "agent:u-alice:cron:1"]
+            )
+        case 2:
+            return [answer(rng, depth - 1) for _ in range(rng.randrange(4))]
+        case _:
+            return _an_object(rng, depth)
+
+
+def _an_object(rng: random.Random, depth: int) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        rng.choice(["tasks", "sessions", "rows", "session", "a", "b"]): answer(rng, depth - 1)
+        for _ in range(rng.randrange(3))
+    }
+    if rng.random() < 0.4:
+        members[rng.choice(NAMING)] = rng.choice(
+            ["agent:u-alice:main", "u-alice", "agent:u-bob:side", ["u-alice", "u-bob"]]
+        )
+    if rng.random() < 0.2:
+        members[rng.choice(["agent:u-alice:main", "u-alice"])] = "a word of alice"
+    if rng.random() < 0.7:
+        alices = rng.random() < 0.5
+        name = rng.choice(SCOPE_MEMBERS)
+        scope = "u-alice" if alices else "u-bob"
+        members[name] = scope if name == "agentId" else f"agent:{scope}:main"
+        members |= {"title": "a word of alice", "text": "said by alice"} if alices else {"title": "a word of bob"}
+    return dict(rng.sample(list(members.items()), len(members)))
+
+
 # --- of the bytes ----------------------------------------------------------------------------------------------------
 
 ODD_BYTES = [

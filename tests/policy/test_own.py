@@ -65,8 +65,13 @@ def test_members_that_hold_agents(member: str) -> None:
 
 def test_an_agent_beside_a_key_is_the_keys() -> None:
     assert own({"sessionKey": "agent:u-bob:main", "agentId": "main"}, BOB) is NOTHING
-    assert own({"sessionKey": "", "agentId": "u-bob"}, BOB) == {"sessionKey": "", "agentId": "u-bob"}
-    for scope in ({"sessionKey": 7}, {"agentId": 7}, {"sessionKey": ["agent:u-bob:main"]}, {"sessionKey": "global"}):
+    for scope in (
+        {"sessionKey": "", "agentId": "u-bob"},
+        {"sessionKey": 7},
+        {"agentId": 7},
+        {"sessionKey": ["agent:u-bob:main"]},
+        {"sessionKey": "global"},
+    ):
         assert own(scope, BOB) is NOTHING
 
 
