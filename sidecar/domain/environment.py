@@ -18,13 +18,13 @@ class Environment:
     """The configured gateway that holds the user's transcripts; they stay there."""
 
     agent_id: str
-    """The user's agent, unique on its gateway."""
+    """The user's agent: their own, and then named as `profile_name`, or the one that all users of the gateway share."""
 
     workspace_dir: str
     """As the gateway sees it."""
 
     profile_name: str
-    """Of the user's credentials at the gateway."""
+    """Of the user's credentials at the gateway: their slug, unique there."""
 
     auth_profile_id: str
     """What patched gateways take in `chat.send`."""
@@ -47,3 +47,8 @@ class Environment:
 
     provisioned_at: datetime | None = None
     """When the agent was last written into the gateway's configuration; None: not yet."""
+
+    @property
+    def shares_agent(self) -> bool:
+        """Is the agent everybody's, and only the transcript the user's own?"""
+        return self.agent_id != self.profile_name

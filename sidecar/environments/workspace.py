@@ -20,15 +20,15 @@ from pathlib import Path
 from sidecar.errors import EngineError
 
 _LAYOUT = (("workspace",), ("sessions",), (".openclaw", "profiles"), ("sandbox-workspace",))
-_SLUG = re.compile(r"u-[a-z0-9]+")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MODE = 0o700
 
 
 def make_workspace(root: Path, slug: str) -> None:
     """Make what is missing and set modes; idempotent. Raises EngineError where a folder is something else, or cannot be made."""
-    if not _SLUG.fullmatch(slug):
-        raise EngineError("a workspace is named by a slug")
+    if not _NAME.fullmatch(slug):
+        raise EngineError("a workspace is named by a slug, or by an agent that is shared")
     with contextlib.ExitStack() as opened:
         try:
             top = opened.enter_context(_opened(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sidecar.domain.namespace import Layout
 from sidecar.protocol.handshake import SCOPES, forwarded_address, needs_origin
 
 ADMIN_SCOPES = ("operator.admin", *SCOPES)
@@ -25,10 +26,20 @@ class GatewayOptions:
     public_origin: str = ""
     """The origin that users' browsers see; sent for browser clients, so the gateway must allow it."""
 
+    shared_agent: str = ""
+    """The agent that all users share; empty: each has one of their own."""
+
+    shared_tools_allow: Sequence[str] = ()
+    """Tools of that agent; empty: none."""
+
     accepts_workspace: bool = False
     allow_open_gateway: bool = False
     trusted_versions: Collection[str] = ()
     """Versions for which the operator vouches although no policy table covers them."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.shared_agent, own_workspaces=self.accepts_workspace)
 
     def user_headers(self, slug: str, client_id: str, client_mode: str) -> dict[str, str]:
         """Headers of a user's upgrade. With a shared token the gateway refuses any forwarded header, so there are none."""

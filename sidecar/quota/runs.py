@@ -198,11 +198,6 @@ class Runs:
         return int(self._clock() * 1000)
 
 
-def is_slug_of_user(agent_id: str) -> bool:
-    """Only users' agents count; the operator's own are nobody's quota."""
-    return agent_id.startswith("u-")
-
-
 def new_run_id(random_bytes: Callable[[int], bytes]) -> str:
     """An id for a run whose client named none."""
     return "run-" + hashlib.sha256(random_bytes(32)).hexdigest()[:32]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidecar.domain.namespace import agent_of
+from sidecar.domain.namespace import Layout
 from sidecar.protocol import frames
-from sidecar.quota.runs import Runs, is_slug_of_user
+from sidecar.quota.runs import Runs
 
 _MARKS = {
     b'{"type":"event","event":"agent",': (b'"stream":"lifecycle"',),
@@ -18,7 +18,7 @@ _CHAT_ENDS = frozenset({"final", "aborted", "error"})
 _RUN_ENDS = frozenset({"end", "error"})
 
 
-def watch(raw: bytes, runs: Runs) -> None:
+def watch(raw: bytes, runs: Runs, layout: Layout) -> None:
     """Take note of what an event of the gateway says of a user's run.
 
     `agent` events with the stream `lifecycle` say start, end and error; `chat` events end the runs that never had a lifecycle
@@ -33,9 +33,11 @@ def watch(raw: bytes, runs: Runs) -> None:
         return
     ends = _ends(frame["event"], payload)
     run_id, key, agent_id = payload.get("runId"), payload.get("sessionKey"), payload.get("agentId")
-    slug = agent_of(key) if isinstance(key, str) else agent_id
-    if ends is None or not isinstance(run_id, str) or not isinstance(slug, str) or not is_slug_of_user(slug):
+    if ends is None or not isinstance(run_id, str):
         return
+    slug = layout.slug_of(key if isinstance(key, str) else None, agent_id if isinstance(agent_id, str) else None)
+    if slug is None:
+        return  # only users count; what the operator's own agents, or a shared one by itself, do is nobody's quota
     runs.ended(slug, run_id) if ends else runs.started(slug, run_id)
 
 

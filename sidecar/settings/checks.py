@@ -53,6 +53,7 @@ def _gateways(settings: Settings) -> Iterator[Problem]:
 
 
 def _gateway(gateway: Gateway, name: str) -> Iterator[Problem]:
+    yield from _shared_agent(gateway, name)
     local = is_loopback(urlsplit(gateway.url).hostname or "")
     if gateway.auth == "trusted-proxy":
         yield from _trusted_proxy(gateway, name, local=local)
@@ -71,6 +72,16 @@ def _gateway(gateway: Gateway, name: str) -> Iterator[Problem]:
             f'is on another host, which auth = "{gateway.auth}" cannot serve',
             'use auth = "trusted-proxy", or a gateway on this host',
         )
+
+
+def _shared_agent(gateway: Gateway, name: str) -> Iterator[Problem]:
+    if gateway.shared_agent.startswith("u-"):
+        yield Problem(f"{name}.shared_agent", "looks like the agent of one user", 'choose another name, as "shared"')
+    for index, tool in enumerate(gateway.shared_tools_allow):
+        if tool == "*":
+            yield Problem(
+                f"{name}.shared_tools_allow[{index}]", "opens every tool, of others' sessions too", "name the tools"
+            )
 
 
 def _trusted_proxy(gateway: Gateway, name: str, *, local: bool) -> Iterator[Problem]:
@@ -172,6 +183,7 @@ def _gateway_warnings(gateway: Gateway, name: str) -> Iterator[Problem]:
             "is not wss, so whoever sits in between can act as any user",
             "use wss:// or a tunnel",
         )
+    yield from _shared_agent_warnings(gateway, name)
     if gateway.allow_open_gateway:
         yield Problem(
             f"{name}.allow_open_gateway",
@@ -192,6 +204,35 @@ def _gateway_warnings(gateway: Gateway, name: str) -> Iterator[Problem]:
         yield Problem(f"{name}.admin_user", f'is not used with auth = "{gateway.auth}"', "remove it")
     yield from _open_file(gateway.password_file, f"{name}.password_file")
     yield from _open_file(gateway.token_file, f"{name}.token_file")
+
+
+def _shared_agent_warnings(gateway: Gateway, name: str) -> Iterator[Problem]:
+    if gateway.namespace == "agent":
+        for key in ("shared_agent", "shared_tools_allow"):
+            if getattr(gateway, key) != Gateway.model_fields[key].default:
+                yield Problem(f"{name}.{key}", 'is not used with namespace = "agent"', "remove it")
+        return
+    yield Problem(
+        f"{name}.namespace",
+        "keeps only the transcripts of users apart",
+        'keep it only if they may share everything else, or use "agent"',
+    )
+    if gateway.shared_agent == "main":
+        yield Problem(
+            f"{name}.shared_agent",
+            "is the agent that a gateway has by itself: its tools, memory and workspace will be closed for the operator too",
+            'use another name, as "shared"',
+        )
+    for index, tool in enumerate(gateway.shared_tools_allow):
+        if tool == "*" or (tool in _SAFE_TOOLS and gateway.accepts_workspace):
+            continue
+        yield Problem(
+            f"{name}.shared_tools_allow[{index}]",
+            "lets each user read what others, and the gateway's memory of them, left in the one workspace"
+            if tool in _SAFE_TOOLS
+            else "opens a tool that may reach beyond the user's own sessions",
+            "keep it only if users may see all of that of each other",
+        )
 
 
 def _environment_warnings(settings: Settings) -> Iterator[Problem]:

@@ -113,9 +113,22 @@ class Gateway(Section):
     )
     token: Secret = Field(default=_NO_SECRET, description='Its `gateway.auth.token`, with `auth = "token"`.')
     token_file: FilePath = Field(default="", description="A file that holds `token`.")
+    namespace: Annotated[Literal["agent", "shared-agent"], Kind('"agent" or "shared-agent"')] = Field(
+        default="agent",
+        description="What each user has on it: an agent of their own, or only sessions of their own in one agent for all. "
+        "Changing it keeps users who are there already out: decide it first.",
+    )
+    shared_agent: Name = Field(
+        default="shared",
+        description="With `shared-agent`: the id of that agent. The sidecar writes it into the gateway's configuration, closed.",
+    )
+    shared_tools_allow: tuple[Word, ...] = Field(
+        default=(),
+        description="With `shared-agent`: tools that this agent may use; empty: none. `environments.tools_allow` does not count.",
+    )
     accepts_workspace: Flag = Field(
         default=False,
-        description="It is a patched gateway that takes `workspaceDir` and `authProfileId` in `chat.send`.",
+        description="It is a patched gateway that takes `workspaceDir` and `authProfileId` with every run that a user starts.",
     )
     allow_open_gateway: Flag = Field(
         default=False,

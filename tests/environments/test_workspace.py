@@ -102,7 +102,7 @@ def test_a_root_that_is_not_there_or_no_folder(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "slug", ["", "u-", "u-../x", "..", "/", "u-a/b", "main", "u-Alice", "u-a\n", "u-a\x00", "u-ä", "U-A"]
+    "slug", ["", "u-", "u-../x", "..", "/", "u-a/b", "main-", "-main", "u-Alice", "u-a\n", "u-a\x00", "u-ä", "U-A"]
 )
 def test_what_is_no_slug_makes_nothing(root: Path, slug: str) -> None:
     with pytest.raises(EngineError, match="slug"):

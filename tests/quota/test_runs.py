@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from sidecar.domain.namespace import Layout
 from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
 from sidecar.quota.runs import RunOptions, Runs, new_run_id
 from sidecar.quota.watch import watch
@@ -256,10 +257,10 @@ def test_made_up_ids_are_ids(some: bytes) -> None:
 class Heard:
     """What `watch` says of one event."""
 
-    def __init__(self, name: str, payload: dict[str, Any]) -> None:
+    def __init__(self, name: str, payload: dict[str, Any], layout: Layout = Layout()) -> None:  # noqa: B008 - frozen
         self.told: list[tuple[str, str, str]] = []
         raw = json.dumps({"type": "event", "event": name, "payload": payload}, separators=(",", ":")).encode()
-        watch(raw, self)  # type: ignore[arg-type]
+        watch(raw, self, layout)  # type: ignore[arg-type]
 
     def started(self, slug: str, run_id: str) -> None:
         self.told.append(("started", slug, run_id))
@@ -294,3 +295,19 @@ def of_alice(**payload: Any) -> dict[str, Any]:
 def test_what_events_say_of_runs(name: str, payload: dict[str, Any], told: str, padding: str) -> None:
     heard = Heard(name, {**payload, "padding": padding}).told
     assert heard == ([(told, "u-alice", "r1")] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("agent:shared:user:u-alice:main", True),
+        ("agent:shared:user:u-alice:main:thread:7", True),
+        ("agent:shared:subagent:3f2b", False),
+        ("agent:shared:main", False),
+        ("agent:u-alice:main", False),
+        (None, False),
+    ],
+)
+def test_runs_of_a_shared_agent_are_the_users_whom_the_key_names(key: str | None, told: bool) -> None:
+    payload = {"runId": "r1", "sessionKey": key, "agentId": "shared", "state": "final"}
+    assert Heard("chat", payload, Layout("shared")).told == ([("ended", "u-alice", "r1")] if told else [])

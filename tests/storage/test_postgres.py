@@ -106,6 +106,16 @@ class TestEnvironments:
         assert "alice" not in caught.value.message
         assert await database.environment_of("example|carol") is None
 
+    async def test_an_agent_that_is_shared_belongs_to_all_and_a_name_to_one(self, database: Database) -> None:
+        for user in ("alice", "bob"):
+            shared = environment(user, agent="shared")
+            assert shared.shares_agent
+            assert await database.put_environment(shared) == shared
+        also_alice = dataclasses.replace(environment("carol", agent="shared"), profile_name="u-alice")
+        with pytest.raises(SidecarError) as caught:
+            await database.put_environment(also_alice)
+        assert caught.value.detail_code == "ENVIRONMENT_CONFLICT"
+
     async def test_touch_and_mark(self, database: Database) -> None:
         for user in ("alice", "bob", "carol"):
             await database.put_environment(environment(user))

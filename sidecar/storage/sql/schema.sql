@@ -35,11 +35,15 @@ create table user_openclaw_environments (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     last_used_at timestamptz not null default now(),
-    unique (gateway_id, agent_id),
+    unique (gateway_id, profile_name),
     check ((api_key_id is null) = (api_key_encrypted is null))
 );
+create unique index user_openclaw_environments_own_agent
+    on user_openclaw_environments (gateway_id, agent_id) where agent_id like 'u-%';
 comment on table user_openclaw_environments is
     'Gateway, agent and workspace of a user, and what they may use.';
+comment on column user_openclaw_environments.agent_id is
+    'The user''s own agent, named as profile_name, or the one that all users of the gateway share.';
 comment on column user_openclaw_environments.quota_cost_per_month is
     'USD; null: the configured default.';
 comment on column user_openclaw_environments.provisioned_at is
