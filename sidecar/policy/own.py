@@ -12,7 +12,7 @@ members that hold an agent's id, and by the identity that stands for a user, whi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.domain.namespace import Namespace, agent_of
@@ -62,13 +62,18 @@ def own(payload: Any, namespace: Namespace) -> Any:
     return _seen(payload, namespace)
 
 
-def own_rows(payload: Any, places: Sequence[str], namespace: Namespace) -> Any:
+def own_rows(payload: Any, places: Sequence[str], namespace: Namespace, owner: str = "") -> Any:
     """`payload` whose lists at `places` hold only rows that name the caller; counts beside them are counts of what stayed.
 
-    A list that is something else, or a row that names nobody, is taken for somebody's.
+    `.` is the payload itself. `owner`: the member of a row that says whose it is; empty: the row. A list that is something else,
+    or a row that names nobody, is taken for somebody's.
     """
+
+    def is_own(row: Any) -> bool:
+        return names_own(row.get(owner) if owner and isinstance(row, Mapping) else row, namespace)
+
     for place in places:
-        payload = _with_own_rows(payload, place.split("."), namespace)
+        payload = _with_own_rows(payload, [] if place == "." else place.split("."), is_own)
     return payload
 
 
@@ -82,9 +87,10 @@ def names_own(row: Any, namespace: Namespace) -> bool:
 def is_foreign_object(value: Mapping[str, Any], namespace: Namespace) -> bool:
     """Does it name an owner that is not the caller? An agent beside an own key is the key's."""
     key, agent, named = value.get("sessionKey"), value.get("agentId"), value.get("key")
-    if _is_key(named) and not namespace.owns(named):
+    named = named if isinstance(named, str) and _is_key(named) else None
+    if named is not None and not namespace.owns(named):
         return True
-    scope = key if key is not None else named if _is_key(named) else None
+    scope = named if key is None else key
     if not all(isinstance(one, str) or one is None for one in (scope, agent)):
         return True
     return not (scope is None and agent is None) and not namespace.covers(scope, agent)
@@ -131,10 +137,11 @@ def _members(value: Mapping[str, Any], namespace: Namespace) -> dict[str, Any]:
 
 
 def _own_agents(member: Any, namespace: Namespace) -> Any:
+    """Agents that are named in passing: a shared one too, which owns nothing but is the caller's to name."""
     if isinstance(member, str):
-        return member if namespace.owns_agent(member) else NOTHING
+        return member if member == namespace.agent_id else NOTHING
     if isinstance(member, list):
-        return [one for one in member if not isinstance(one, str) or namespace.owns_agent(one)]
+        return [one for one in member if not isinstance(one, str) or one == namespace.agent_id]
     return member
 
 
@@ -156,12 +163,11 @@ def _is_place(value: Any) -> bool:
 _COUNTS = frozenset({"count", "total", "totalCount"})
 
 
-def _with_own_rows(payload: Any, place: Sequence[str], namespace: Namespace) -> Any:
+def _with_own_rows(payload: Any, place: Sequence[str], is_own: Callable[[Any], bool]) -> Any:
+    if not place:
+        return [row for row in payload if is_own(row)] if isinstance(payload, list) else []
     if not isinstance(payload, dict) or place[0] not in payload:
         return payload
-    name, rest = place[0], place[1:]
-    if rest:
-        return {**payload, name: _with_own_rows(payload[name], rest, namespace)}
-    rows = payload[name]
-    kept = [row for row in rows if names_own(row, namespace)] if isinstance(rows, list) else []
-    return {**payload, **dict.fromkeys(_COUNTS & set(payload), len(kept)), name: kept}
+    below = _with_own_rows(payload[place[0]], place[1:], is_own)
+    counts = dict.fromkeys(_COUNTS & set(payload), len(below)) if len(place) == 1 else {}
+    return {**payload, **counts, place[0]: below}

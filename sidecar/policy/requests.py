@@ -11,6 +11,7 @@ from sidecar.errors import ForeignKey, MalformedFrame, MethodRefused
 from sidecar.policy.attachments import check_attachments
 from sidecar.policy.commands import check_text
 from sidecar.policy.paths import check_path
+from sidecar.policy.resets import METHOD, reset_command
 from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
 from sidecar.policy.table import ROLES, MethodRow, Table
 
@@ -53,6 +54,9 @@ class Forward:
     claims: tuple[Claimed, ...] = ()
     """To be the caller's, all of them."""
 
+    reset: str = ""
+    """`new` or `reset`: the session is to be emptied first, as admin; the message is what stood behind the command."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -80,6 +84,9 @@ def decide(
     if row.answer is not None:
         return Answer(row.answer)
     judge = _Judge(method, namespace, table)
+    reset, message = reset_command(params.get("message")) if row.resets else ("", "")
+    if reset and table.passes_method(METHOD, roles):
+        params = {**params, "message": message}
     rules = {**dict.fromkeys(_PATCHED_PARAMS, Rule.DROP), **row.params} if row.starts_run else row.params
     out = judge.members(rules, {name: value for name, value in params.items() if name not in row.fixed}, ())
     for name, rule in row.force.items():
@@ -92,10 +99,11 @@ def decide(
     return Forward(
         row=row,
         params=out,
-        changed=out != params,
+        changed=bool(reset) or out != params,
         new_run=out[new_run] if new_run else None,
         new_run_param=new_run,
         claims=tuple(judge.claims),
+        reset=reset,
     )
 
 

@@ -23,7 +23,7 @@ def filtered(row: MethodRow | EventRow, payload: Any, namespace: Namespace) -> A
     if seen is NOTHING:
         return NOTHING
     if isinstance(row, MethodRow):
-        seen = own_rows(seen, row.rows, namespace)
+        seen = own_rows(seen, row.rows, namespace, row.own)
     if row.fields:
         return {name: seen[name] for name in seen if name in row.fields} if isinstance(seen, dict) else NOTHING
     return seen

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sidecar.policy.resets import METHOD
 from sidecar.policy.rules import Own, ParamRule, Rule, leaves, read_rules
 
 
@@ -49,6 +50,9 @@ class MethodRow:
     rows: tuple[str, ...] = ()
     """Dotted places of lists in the payload, of which only rows stay that name the caller."""
 
+    own: str = ""
+    """The member of such a row that names its owner; empty: the row itself."""
+
     fields: frozenset[str] = frozenset()
     """Where given, the members of the payload that stay."""
 
@@ -62,6 +66,9 @@ class MethodRow:
     """The gateway asks for admin: executed on the sidecar's own connection, and audited."""
 
     starts_run: bool = False
+    resets: bool = False
+    """Its `message` may begin with `/new` or `/reset` (`policy.resets`)."""
+
     responses: int = 1
     """How many `res` frames answer one request: 2 for `agent` (`status: accepted`, then final)."""
 
@@ -179,6 +186,8 @@ def _check(table: Table) -> None:
         raise PolicyError(f"both open and denied: {', '.join(sorted(twice))}")
     known = {*table.kinds(), "run"}
     for row in table.methods.values():
+        if row.resets and METHOD not in table.methods:
+            raise PolicyError(f"{row.name}: resets need a row {METHOD}")
         asked = {rule.kind for rule in leaves(row.params) if isinstance(rule, Own)}
         if not asked <= known:
             raise PolicyError(f"{row.name}: nobody learns who owns a {min(asked - known)}")
@@ -203,8 +212,8 @@ def _named(name: str, row: Any, read: Callable[[str, Any], _Row]) -> _Row:
 
 _METHOD_WORDS = frozenset(
     {
-        "params", "force", "set", "response", "rows", "fields", "learns", "answer", "as_admin", "starts_run", "responses",
-        "roles", "since", "observed",
+        "params", "force", "set", "response", "rows", "own", "fields", "learns", "answer", "as_admin", "starts_run", "resets",
+        "responses", "roles", "since", "observed",
     }
 )  # fmt: skip
 _FORCEABLE = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT, Rule.NEW_RUN})
@@ -228,11 +237,13 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
         fixed=dict(row.get("set", {})),
         response=row.get("response", "pass"),
         rows=_places(row.get("rows", ())),
+        own=row.get("own", ""),
         fields=frozenset(row.get("fields", ())),
         learns=_learns(row),
         answer=row.get("answer"),
         as_admin=bool(row.get("as_admin", False)),
         starts_run=starts_run,
+        resets=bool(row.get("resets", False)),
         responses=row.get("responses", 1),
         roles=roles,
         since=row.get("since", ""),

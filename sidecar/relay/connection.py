@@ -18,7 +18,6 @@ from typing import Any
 import orjson
 
 from sidecar.errors import ForeignKey, GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
-from sidecar.gateways.rpc import RequestRefused
 from sidecar.policy import events, requests
 from sidecar.policy.events import Verdict
 from sidecar.policy.own import NOTHING, at_places
@@ -30,9 +29,10 @@ from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
 from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
 from sidecar.relay.batch import Batch
+from sidecar.relay.errands import Errands, reset_notice
 from sidecar.relay.heads import Heads, Judged
 from sidecar.relay.scope import MAX_PENDING, Pending, Scope
-from sidecar.telemetry.facts import ActedAsAdmin, Denied, EventDropped, FramesRelayed, Report, RunAdmitted
+from sidecar.telemetry.facts import Denied, EventDropped, FramesRelayed, Report
 from sidecar.wire.wire import Wire
 
 QUEUE_FRAMES = 64
@@ -56,6 +56,7 @@ class Connection:
         self._report = report
         self._slow_client_seconds = slow_client_seconds
         self.denials = 0
+        self.errands = Errands(scope, report)
         self._acts: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self.up = _ClientLeg(self)
@@ -98,7 +99,7 @@ class Connection:
             Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
         )
 
-    def report(self, fact: FramesRelayed | EventDropped | RunAdmitted) -> None:
+    def report(self, fact: FramesRelayed | EventDropped) -> None:
         self._report(fact)
 
     def act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
@@ -111,18 +112,7 @@ class Connection:
         task.add_done_callback(self._acts.discard)
 
     async def _act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
-        scope, outcome = self.scope, "unanswered"
-        try:
-            answer = {"ok": True, "payload": await scope.as_admin(request.method, params)}
-            outcome = "ok"
-        except RequestRefused as refused:
-            answer, outcome = {"ok": False, "error": refused.error}, str(refused.error.get("code", "refused"))[:64]
-        except SidecarError as error:
-            answer, outcome = {"ok": False, "error": error.to_wire()}, error.detail_code
-        finally:
-            self._report(
-                ActedAsAdmin(scope.connection_id, scope.principal.user_id, request.method, outcome, request.id[:64])
-            )
+        answer = await self.errands.as_admin(request.method, params, request.id)
         self.client.send(self.down.answered(request.id, answer))
 
     def pause_gateway(self, paused: bool) -> None:
@@ -217,7 +207,7 @@ class _ClientLeg:
 
     async def _decided(self, request: Request) -> bytes | None:
         """The bytes to send upstream; None where it was answered here. Raises SidecarError."""
-        scope = self._connection.scope
+        scope, errands = self._connection.scope, self._connection.errands
         if request.id in scope.pending:
             raise TooManyRequests("a request with this id is still being answered; each needs an id of its own")
         if len(scope.pending) >= MAX_PENDING:
@@ -234,45 +224,19 @@ class _ClientLeg:
         if isinstance(decision, requests.Answer):
             self._connection.client.send(frames.response(request.id, decision.payload))
             return None
-        params, changed = decision.params, decision.changed
-        for claimed in decision.claims:
-            own = await self._own_id(claimed)
-            if own != claimed.id:
-                params, changed = requests.replaced(params, claimed.place, own), True
-        new_run = ""
-        if decision.new_run is not None:
-            run_id, counted = await self._admitted(decision.new_run)
-            new_run = run_id if counted else ""
-            if run_id != decision.new_run:
-                params, changed = {**params, decision.new_run_param: run_id}, True
-        if decision.row.as_admin:
-            scope.still_open()
+        params = await errands.own_ids(decision)
+        if decision.reset and not params["message"]:
+            await errands.reset(decision.reset, params["sessionKey"], request.id)
+            self._connection.client.send(frames.response(request.id, {"runId": decision.new_run, "status": "started"}))
+            self._connection.client.send(reset_notice(decision))
+            return None
+        params, new_run = await errands.begun(decision, params, request.id)
         scope.pending[request.id] = Pending(decision.row, new_run)
         if decision.row.as_admin:
             self._connection.act_as_admin(request, params)
             return None
+        changed = decision.changed or params is not decision.params
         return encode(request.id, request.method, params) if changed else request.raw
-
-    async def _own_id(self, claimed: requests.Claimed) -> str:
-        """The id upstream of an object that the client says is its user's. Raises ForeignKey, StorageAway."""
-        scope = self._connection.scope
-        if claimed.kind != "run":
-            await scope.handles.require(claimed.kind, claimed.id, scope.namespace.slug)
-            return claimed.id
-        run_id = await scope.runs.require_own(scope.namespace.slug, claimed.id)
-        if run_id != claimed.id:
-            scope.alias(run_id, claimed.id)
-        return run_id
-
-    async def _admitted(self, wanted: str) -> tuple[str, bool]:
-        """Count the run in, its id being the user's: the id to use upstream, and whether it is counted for this request."""
-        scope = self._connection.scope
-        scope.still_open()
-        run_id, counted = await scope.runs.begin(scope.namespace.slug, wanted)
-        if run_id != wanted:
-            scope.alias(run_id, wanted)
-        self._connection.report(RunAdmitted(scope.connection_id, scope.principal.user_id, run_id))
-        return run_id, counted
 
 
 class _GatewayLeg:
@@ -417,7 +381,9 @@ class _GatewayLeg:
     def _learn(self, row: MethodRow | EventRow, payload: Any) -> None:
         """What the gateway names beside the caller's own agent is the caller's from now on."""
         for kind, places in row.learns.items():
-            self._connection.scope.handles.learn(kind, at_places(payload, places), self._connection.scope.namespace.slug)
+            self._connection.scope.handles.learn(
+                kind, at_places(payload, places), self._connection.scope.namespace.slug
+            )
 
     def _settle(self, request_id: str, pending: Pending, frame: dict[str, Any]) -> None:
         """Take the request off the list once its last answer is here.

@@ -157,6 +157,10 @@ def test_only_rows_that_name_the_caller_stay() -> None:
     assert own_rows({"tasks": {"a": ROWS[0]}}, ("tasks",), BOB) == {"tasks": []}
     assert own_rows({"other": 1}, ("tasks", "page.tasks"), BOB) == {"other": 1}
     assert own_rows(None, ("tasks",), BOB) is None
+    assert own_rows(ROWS, (".",), BOB) == ROWS[:3]
+    assert own_rows({"tasks": ROWS}, (".",), BOB) == []
+    asked = [{"id": at, "request": row} for at, row in enumerate(ROWS)]
+    assert own_rows([*asked, None, {"request": None}], (".",), BOB, "request") == asked[:3]
     assert own_rows({"total": "many", "tasks": []}, ("tasks",), BOB) == {"total": 0, "tasks": []}
 
 

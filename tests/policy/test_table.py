@@ -218,7 +218,6 @@ def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, na
         "agents.update",
         "models.authSetApiKey",
         "sessions.delete",
-        "sessions.reset",
         "sessions.compact",
         "sessions.rewind",
         "logs.tail",
