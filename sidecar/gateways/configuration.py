@@ -5,11 +5,15 @@ Keys and their effect as observed on 2026.9.6 and 2026.8.2; `docs/gateway/config
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.gateways.shared import as_shared
+
 DEFAULT_AGENT = "main"
+_USERS_AGENT = re.compile(r"u-[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,9 @@ class AgentOptions:
     tools_allow: Sequence[str] = ("read", "write", "edit", "apply_patch")
     model_allow: Sequence[str] = ()
     """Patterns such as `anthropic/*`. Empty: the gateway's default model alone."""
+
+    shared: bool = False
+    """The agent is everybody's, and closed further."""
 
 
 def open_settings(config: Mapping[str, Any]) -> list[str]:
@@ -33,18 +40,43 @@ def open_settings(config: Mapping[str, Any]) -> list[str]:
 
 
 def closed_agent(slug: str, workspace: str, options: AgentOptions, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of a user's agent: files of the own workspace, no shell, no other agent, no other's model account."""
-    return {
+    """The entry of a user's agent: files of the own workspace, no shell, no other agent, no other's model account.
+
+    `agents.defaults.cwd` would move the files' root of every agent without a `cwd` of its own (2026.9.6; 2026.8.2 has neither
+    key), and code mode would put an interpreter in the place of the tools that are allowed.
+    """
+    entry = {
         "workspace": workspace,
+        **({"cwd": workspace} if "cwd" in _object(_object(config, "agents"), "defaults") else {}),
         "tools": {
             "allow": list(options.tools_allow),
             "fs": {"workspaceOnly": True},
             "exec": {"security": "deny"},
             "elevated": {"enabled": False},
+            "codeMode": False,
         },
         "modelPolicy": {"allow": list(options.model_allow) or default_models(config)},
         "subagents": {"allowAgents": [slug]},
     }
+    return as_shared(entry, options.tools_allow) if options.shared else entry
+
+
+def users_agents(config: Mapping[str, Any], root: str) -> dict[str, str]:
+    """Agents that a sidecar with this `environments.root` made, by their names and where they work: slug → its right workspace."""
+    below = root.rstrip("/") + "/"
+    entries = _object(_object(config, "agents"), "entries")
+    return {
+        slug: f"{below}{slug}/workspace"
+        for slug in entries
+        if _USERS_AGENT.fullmatch(slug) and str(_object(entries, slug).get("workspace")).startswith(below)
+    }
+
+
+def opened(config: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The wanted agents that are there but not as wanted: slug → the members that differ (`tools.allow`, `cwd`)."""
+    entries = _object(_object(config, "agents"), "entries")
+    found = {slug: _entry_difference(_object(entries, slug), wanted[slug]) for slug in wanted if slug in entries}
+    return {slug: _paths(change) for slug, change in found.items() if change}
 
 
 def default_models(config: Mapping[str, Any]) -> list[str]:
@@ -70,16 +102,19 @@ def agents_patch(config: Mapping[str, Any], wanted: Mapping[str, Mapping[str, An
     present = _object(agents, "entries")
     entries: dict[str, Any] = {}
     for slug, entry in wanted.items():
-        change = _difference(_object(present, slug), entry)
+        change = _entry_difference(_object(present, slug), entry)
         if change or slug not in present:
             entries[slug] = change
     if not entries:
         return {}
     patch: dict[str, Any] = {"entries": entries}
-    marked = any(_object(present, name).get("default") is True for name in present)
-    if agents.get("ownership") != "explicit" and not marked:
-        patch |= _explicit(agents, present)
-        if not present:
+    others = [name for name in present if name not in wanted]
+    if agents.get("ownership") != "explicit" and not any(
+        _object(present, name).get("default") is True for name in others
+    ):
+        owner = next(iter(others), DEFAULT_AGENT)
+        patch |= _explicit(agents, owner)
+        if not others:
             entries[DEFAULT_AGENT] = {}
     return {"agents": patch}
 
@@ -98,17 +133,77 @@ def replaced_arrays(config: Mapping[str, Any], patch: Mapping[str, Any], at: str
     return paths
 
 
-def _explicit(agents: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
-    sole = next(iter(present), DEFAULT_AGENT)
+def _explicit(agents: Mapping[str, Any], owner: str) -> dict[str, Any]:
     defaults = _object(agents, "defaults")
     owners = {
-        name: {"agentId": sole} for name in ("systemAgent", "heartbeat") if "agentId" not in _object(defaults, name)
+        name: {"agentId": owner} for name in ("systemAgent", "heartbeat") if "agentId" not in _object(defaults, name)
     }
     return {"ownership": "explicit", **({"defaults": owners} if owners else {})}
 
 
-_WHOLE = frozenset({"tools", "modelPolicy", "subagents"})
+_WHOLE = frozenset({"tools", "modelPolicy", "subagents", "memory"})
 """Parts of an agent's entry in which a member that is not ours (`tools.alsoAllow`) would open it again: those are removed."""
+
+_TASTE = frozenset(
+    {
+        *("name", "description", "identity", "skills", "skillsLimits", "contextLimits", "contextInjection", "agentDir"),
+        *("bootstrapMaxChars", "bootstrapTotalMaxChars", "groupChat", "heartbeat", "humanDelay", "typingMode", "tts"),
+        *("model", "utilityModel", "decisionModel", "params", "embeddedAgent", "experimental", "fastModeDefault"),
+        *("thinkingDefault", "verboseDefault", "reasoningDefault", "toolProgressDetail"),
+    }
+)
+"""Members of an agent's entry that an operator may add: they decide neither where it works nor with what. Every other one is
+removed, whatever it is called: `cwd` moves the root of its files, `runtime` and `models` put another program in the place of its
+tools, `default` makes it the gateway's own."""
+
+_SANDBOX: Mapping[str, Any] = {
+    "mode": ("all", "non-main"),
+    "scope": ("agent", "session"),
+    "workspaceAccess": ("none", "ro", "rw"),
+    "backend": ("docker", "podman"),
+    "prune": None,
+    "docker": dict.fromkeys(
+        (
+            *("image", "containerPrefix", "workdir", "readOnlyRoot", "tmpfs", "user", "capDrop", "pidsLimit", "memory"),
+            *("memorySwap", "cpus", "ulimits", "seccompProfile", "apparmorProfile"),
+        )
+    ),
+}
+"""What of a sandbox that an operator gave to a user's agent stays: what makes it tighter. Binds, networks, a shared container or
+`off` go."""
+
+
+def _entry_difference(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    change = _difference(actual, wanted)
+    for name, value in actual.items():
+        if name in wanted or name in _TASTE:
+            continue
+        loose = _loose(value, _SANDBOX) if name == "sandbox" and isinstance(value, dict) else None
+        if loose != {}:
+            change[name] = loose
+    return change
+
+
+def _loose(actual: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that takes out of `actual` what `kept` does not name, or not with this value."""
+    change: dict[str, Any] = {}
+    for name, value in actual.items():
+        allowed = kept.get(name, ())
+        if isinstance(allowed, dict):
+            inner = _loose(value, allowed) if isinstance(value, dict) else None
+            if inner != {}:
+                change[name] = inner
+        elif allowed is not None and value not in allowed:
+            change[name] = None
+    return change
+
+
+def _paths(change: Mapping[str, Any], at: str = "") -> list[str]:
+    paths = []
+    for name, value in change.items():
+        here = f"{at}.{name}" if at else name
+        paths += _paths(value, here) if isinstance(value, dict) and value else [here]
+    return paths
 
 
 def _difference(actual: Mapping[str, Any], wanted: Mapping[str, Any], *, whole: bool = False) -> dict[str, Any]:

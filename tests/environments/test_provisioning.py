@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from sidecar.environments.provisioning import Wanted
-from sidecar.errors import GatewayAway, GatewayOpen
+from sidecar.environments.openness import Wanted
+from sidecar.errors import GatewayAway, GatewayOpen, StorageAway
 from sidecar.gateways.admin import State
-from sidecar.gateways.configuration import AgentOptions, closed_agent
+from sidecar.gateways.configuration import AgentOptions, closed_agent, replaced_arrays
 from sidecar.gateways.options import GatewayOptions
 from sidecar.gateways.rpc import RequestRefused
 from sidecar.storage.redis import RedisStore
-from tests.environments.replica import Replica, replica, wanted
+from sidecar.telemetry.facts import AgentsOpen
+from tests.environments.replica import ROOT, Replica, replica, wanted
 from tests.stack import gateway as stack
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
@@ -133,22 +135,188 @@ async def test_a_writer_that_dies_half_way_is_no_harm(
         assert sorted(name for name in entries if "crash" in name) == [f"u-{name}" for name in names]
 
 
-async def test_an_agent_that_an_operator_opened_is_closed_when_its_user_comes_again(
+OPENED = {"tools": {"allow": None, "alsoAllow": ["exec"], "exec": {"security": "full"}}}
+
+
+async def tamper(operator: RawClient, change: Mapping[str, Any], *slugs: str) -> None:
+    """As an operator changes agents by RPC."""
+    base = await operator.request("config.get")
+    patch = {"agents": {"entries": {slug: dict(change) for slug in slugs}}}
+    replaced = replaced_arrays(base["sourceConfig"], patch)
+    params = {"raw": json.dumps(patch), "baseHash": base["hash"], "replacePaths": replaced}
+    await operator.request("config.patch", params)
+
+
+async def closed_again(one: Replica, *names: str) -> None:
+    """Nobody comes and asks for them."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(AssertionError, GatewayAway, GatewayOpen):
+                await as_wanted(one, *names)
+                for name in names:
+                    one.maker.require_closed(f"u-{name}")
+                return
+            await asyncio.sleep(0.1)
+
+
+async def is_refused(one: Replica, name: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                one.maker.require_closed(f"u-{name}")
+            except GatewayOpen:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_agents_that_somebody_opens_are_closed_at_once_by_one_of_the_replicas(
+    own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
+) -> None:
+    names = ("tampered", "tampered2", "untouched")
+    async with replica(options, store) as one, replica(options, store) as two, RawClient.admin(own_gateway) as operator:
+        await ensured(one, *names)
+        await closed_again(two, *names)
+        before = [*one.written, *two.written]
+        await tamper(operator, OPENED, "u-tampered", "u-tampered2")
+        await asyncio.gather(closed_again(one, *names), closed_again(two, *names))
+        assert sorted([*one.written, *two.written]) == sorted([*before, 2]), "both in one write of one replica"
+        assert one.told_open == two.told_open == [2, 0]
+        [told, *_] = [fact for fact in one.facts if isinstance(fact, AgentsOpen)]
+        assert "u-tampered (" in told.agents
+        assert "tools.alsoAllow" in told.agents
+        assert "u-untouched" not in told.agents
+        entries = await one.entries()
+        assert "alsoAllow" not in entries["u-tampered"]["tools"]
+
+
+async def test_an_agent_that_is_opened_in_the_file_is_closed_too(
+    own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
+) -> None:
+    async with replica(options, store) as one:
+        await ensured(one, "edited", "neighbour")
+        config = json.loads(own_gateway.config_path.read_text())
+        entry = config["agents"]["entries"]["u-edited"]
+        entry |= {"cwd": f"{ROOT}/u-neighbour/workspace", "workspace": f"{ROOT}/u-neighbour/workspace", "name": "Ed"}
+        own_gateway.config_path.write_text(json.dumps(config))
+        await is_refused(one, "edited")
+        await closed_again(one, "edited")
+        after = (await one.entries())["u-edited"]
+        assert "cwd" not in after
+        assert after["name"] == "Ed", "what is a matter of taste stays"
+
+
+async def test_what_was_opened_while_no_sidecar_ran_is_closed_when_one_comes_up(
+    own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
+) -> None:
+    async with replica(options, store) as one:
+        await ensured(one, "asleep", "moved", "stranger")
+    async with RawClient.admin(own_gateway) as operator:
+        await tamper(operator, OPENED, "u-asleep")
+        await tamper(operator, {"workspace": "/elsewhere", **OPENED}, "u-moved", "u-stranger")
+
+    async def roster() -> dict[str, str]:
+        return {"u-moved": wanted("moved").workspace, "u-gone": wanted("gone").workspace}
+
+    async with replica(options, store, roster=roster) as next_one:
+        await closed_again(next_one, "asleep", "moved")
+        entries = await next_one.entries()
+        assert entries["u-stranger"]["workspace"] == "/elsewhere", "neither here nor in the database: not ours"
+        assert "u-gone" not in entries, "who is not there is not made"
+
+
+async def test_a_roster_that_cannot_be_read_at_first_is_asked_for_again(
+    own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
+) -> None:
+    async with replica(options, store) as one:
+        await ensured(one, "latecomer")
+    async with RawClient.admin(own_gateway) as operator:
+        await tamper(operator, {"workspace": "/elsewhere", **OPENED}, "u-latecomer")
+    asked = 0
+
+    async def roster() -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StorageAway("PostgreSQL does not answer")
+        return {"u-latecomer": wanted("latecomer").workspace}
+
+    async with replica(options, store, roster=roster) as one:
+        await closed_again(one, "latecomer")
+        assert asked == 2
+
+
+async def test_who_opens_an_agent_again_and_again_is_not_fought_and_gets_no_runs(
     own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
 ) -> None:
     async with replica(options, store) as one, RawClient.admin(own_gateway) as operator:
-        await ensured(one, "tampered")
-        opened = {"tools": {"allow": None, "alsoAllow": ["exec"], "exec": {"security": "full"}}}
-        patch = {"agents": {"entries": {"u-tampered": opened}}}
-        base = (await operator.request("config.get"))["hash"]
-        replaced = ["agents.entries.u-tampered.tools.allow"]
-        await operator.request("config.patch", {"raw": json.dumps(patch), "baseHash": base, "replacePaths": replaced})
-        assert (await one.entries())["u-tampered"]["tools"]["alsoAllow"] == ["exec"]
+        await ensured(one, "fought")
+        before = len(one.written)
+        for _ in range(3):
+            with contextlib.suppress(RequestError):
+                await tamper(operator, OPENED, "u-fought")
+            await is_refused(one, "fought")
+            if len(one.written) - before >= 2:
+                break
+            await closed_again(one, "fought")
+        await is_refused(one, "fought")
+        written = len(one.written)
+        with pytest.raises(GatewayOpen) as refused:
+            await one.maker.ensure(wanted("fought"))
+        assert refused.value.retry_after_ms is not None
+        assert refused.value.retry_after_ms > 2000
+        await ensured(one, "newcomer")
+        assert len(one.written) - written <= 2
+        await closed_again(one, "fought")
+        assert len(one.written) - before <= 6
+
+
+async def test_an_agent_that_cannot_be_closed_runs_nothing_until_it_is(
+    own_gateway: stack.Gateway, identity_provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`$include` of two files: the gateway refuses to write what comes from them (2026.9.6)."""
+    folder = tmp_path_factory.mktemp("unclosable")
+    auth = {"token": await identity_provider.token_for("una")}
+    async with (
+        Sidecar(SidecarOptions(folder, own_gateway, identity_provider.issuer)) as sidecar,
+        RawClient.connect(sidecar.url, auth) as una,
+    ):
+        assert await una.chat("main", "closed") == "closed"
+        good = own_gateway.config_path.read_text()
+        config = json.loads(good)
+        config["agents"]["entries"]["u-una"] = {"workspace": config["agents"]["entries"]["u-una"]["workspace"]}
+        for name, part in (("all", config["agents"]["entries"]), ("more", {})):
+            (own_gateway.options.folder / f"{name}.json5").write_text(json.dumps(part))
+        config["agents"]["entries"] = {"$include": ["./all.json5", "./more.json5"]}
+        own_gateway.config_path.write_text(json.dumps(config))
+        try:
+            refused = await _until_refused(una)
+            assert refused.detail_code == "GATEWAY_OPEN"
+            assert refused.error["retryable"] is True
+            assert 'openclaw_sidecar_agents_open{gateway="main"} 1.0' in await sidecar.metrics()
+            async with asyncio.timeout(PATIENCE_S):
+                while "agents_refused" not in sidecar.log:
+                    await asyncio.sleep(0.1)
+            assert "agents_open" in sidecar.log
+            assert "u-una (tools" in sidecar.log
+            assert (await una.request("chat.history", {"sessionKey": "main"}))["messages"], "reading goes on"
+            with pytest.raises(RequestError) as turned_away:
+                await _come(sidecar, auth)
+            assert turned_away.value.detail_code == "GATEWAY_OPEN"
+        finally:
+            own_gateway.config_path.write_text(good)
         async with asyncio.timeout(PATIENCE_S):
-            while "alsoAllow" in (await one.entries())["u-tampered"]["tools"]:
-                await ensured(one, "tampered")
+            while 'openclaw_sidecar_agents_open{gateway="main"} 0.0' not in await sidecar.metrics():
                 await asyncio.sleep(0.1)
-        await as_wanted(one, "tampered")
+        assert await una.chat("main", "and on") == "and on"
+
+
+async def _until_refused(client: RawClient) -> RequestError:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await client.chat("main", "still running")
+            except RequestError as refused:
+                return refused
 
 
 async def test_open_session_tools_close_the_sidecar_and_closing_them_opens_it_again(

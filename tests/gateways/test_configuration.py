@@ -15,7 +15,9 @@ from sidecar.gateways.configuration import (
     closed_agent,
     default_models,
     open_settings,
+    opened,
     replaced_arrays,
+    users_agents,
 )
 from tests.stack.gateway import SESSION_TOOLS, merge
 
@@ -194,6 +196,16 @@ def test_a_default_agent_that_is_marked_is_enough() -> None:
         (("subagents", "allowAgents"), ["*"]),
         (("subagents", "model"), "other/model"),
         (("workspace",), "/w/u-bob/workspace"),
+        (("cwd",), "/w/u-bob/workspace"),
+        (("default",), True),
+        (("runtime",), {"type": "acp", "acp": {"agent": "claude", "cwd": "/"}}),
+        (("models",), {"fake/fake-1": {"codeMode": True}}),
+        (("memory",), {"search": {"extraPaths": ["/w/u-bob/workspace"]}}),
+        (("sandbox",), {"mode": "off"}),
+        (("sandbox",), {"docker": {"binds": ["/w:/w"], "network": "host"}}),
+        (("sandbox",), "all"),
+        (("whatever2027Brings",), {"open": True}),
+        (("tools", "codeMode"), True),
     ],
 )
 def test_what_would_open_an_agent_again_is_taken_back(path: tuple[str, ...], value: Any) -> None:
@@ -205,8 +217,83 @@ def test_what_would_open_an_agent_again_is_taken_back(path: tuple[str, ...], val
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = value
+    named = opened(config, wanted)["u-alice"]
+    assert named
+    assert all(".".join(path).startswith(one) or one.startswith(".".join(path)) for one in named)
     after = merge(config, agents_patch(config, wanted))
-    assert after["agents"]["entries"]["u-alice"] == wanted["u-alice"] | {"name": "Alice"}
+    entry = after["agents"]["entries"]["u-alice"]
+    assert without_empty(entry) == wanted["u-alice"] | {"name": "Alice"}
+    assert opened(after, wanted) == {}
+
+
+def without_empty(entry: Json) -> Json:
+    """A merge patch leaves `sandbox: {docker: {}}` behind, which says nothing."""
+    return {name: value for name, value in entry.items() if value not in ({}, {"docker": {}})}
+
+
+def test_what_is_a_matter_of_taste_or_makes_an_agent_tighter_stays() -> None:
+    config: Json = {"agents": {"ownership": "explicit", "defaults": {"model": "fake/fake-1"}}}
+    wanted = wanted_of(config, {"u-alice"}, AgentOptions())
+    docker = {"image": "tools:1", "memory": "512m", "cpus": 0.5}
+    added = {
+        "name": "Alice",
+        "identity": {"emoji": "*"},
+        "model": {"primary": "own/model"},
+        "agentDir": "/state/alice",
+        "sandbox": {"mode": "all", "scope": "agent", "workspaceAccess": "rw", "docker": docker},
+    }
+    config["agents"]["entries"] = {"u-alice": wanted["u-alice"] | added}
+    assert agents_patch(config, wanted) == {}
+    config["agents"]["entries"]["u-alice"]["sandbox"]["docker"] = docker | {"binds": ["/:/host"]}
+    patch = agents_patch(config, wanted)
+    assert patch["agents"]["entries"] == {"u-alice": {"sandbox": {"docker": {"binds": None}}}}
+    assert opened(config, wanted) == {"u-alice": ["sandbox.docker.binds"]}
+
+
+def test_a_working_folder_for_all_agents_is_not_that_of_a_users() -> None:
+    config: Json = {"agents": {"ownership": "explicit", "defaults": {"model": "fake/fake-1", "cwd": "/shared"}}}
+    wanted = wanted_of(config, {"u-alice"}, AgentOptions())
+    assert wanted["u-alice"]["cwd"] == wanted["u-alice"]["workspace"]
+    without = wanted_of({"agents": {"defaults": {"model": "fake/fake-1"}}}, {"u-alice"}, AgentOptions())
+    assert "cwd" not in without["u-alice"], "2026.8.2 refuses the key"
+    config["agents"]["entries"] = dict(without)
+    assert opened(config, wanted) == {"u-alice": ["cwd"]}
+
+
+def test_a_users_agent_is_never_the_gateways_default() -> None:
+    config: Json = {"agents": {"entries": {"u-alice": {"default": True, "workspace": "/w/u-alice/workspace"}}}}
+    patch = agents_patch(config, wanted_of(config, {"u-alice"}, AgentOptions()))["agents"]
+    assert patch["ownership"] == "explicit"
+    assert patch["entries"]["main"] == {}
+    assert patch["entries"]["u-alice"]["default"] is None
+    assert patch["defaults"]["heartbeat"] == {"agentId": "main"}
+
+
+def test_users_agents_are_known_by_their_names_and_places() -> None:
+    places = {
+        "u-alice": "/data/users/u-alice/workspace",
+        "u-bob": "/data/users/u-alice/workspace",
+        "u-carol": "/data/users-of-another-sidecar/u-carol/workspace",
+        "u-dave": None,
+        "main": "/data/users/main",
+        "u-Eve": "/data/users/u-Eve/workspace",
+    }
+    config = {"agents": {"entries": {slug: {"workspace": place} for slug, place in places.items()}}}
+    known = users_agents(config, "/data/users/")
+    assert known == {slug: f"/data/users/{slug}/workspace" for slug in ("u-alice", "u-bob")}
+    assert users_agents({}, "/data/users") == {}
+
+
+@given(configs.map(without_nulls), st.sets(slugs, min_size=1), options)
+def test_opened_names_exactly_those_that_a_patch_would_change(
+    config: Json, names: set[str], limits: AgentOptions
+) -> None:
+    wanted = wanted_of(config, names, limits)
+    agents = config.get("agents")
+    entries = agents.get("entries") if isinstance(agents, dict) else None
+    there = set(entries) & names if isinstance(entries, dict) else set()
+    changed = agents_patch(config, wanted).get("agents", {}).get("entries", {})
+    assert set(opened(config, wanted)) == set(changed) & there
 
 
 def test_models_are_the_gateways_default_unless_named() -> None:

@@ -28,3 +28,7 @@ where user_id = any($1::text[])
 -- name: users_per_gateway
 -- How many users each gateway has; one without users has no row.
 select gateway_id, count(*) as users from user_openclaw_environments group by gateway_id
+
+-- name: agents_on
+-- The agents that a gateway must have for one user each, and where they work. One that is shared is named in the settings.
+select agent_id, workspace_dir from user_openclaw_environments where gateway_id = $1 and agent_id = profile_name
