@@ -60,13 +60,17 @@ test-pure: setup ## tests of the pure rooms, which must reach every branch of th
 	COVERAGE_FILE=.coverage.pure $(BIN)/coverage run -m pytest -q $(PURE_TESTS) $(ARGS)
 	COVERAGE_FILE=.coverage.pure $(BIN)/coverage report --include='$(PURE)' --show-missing --skip-covered --fail-under=100
 
+.PHONY: browser
+browser: setup ## Chromium for the tests; installed where it is missing and this is root on Debian
+	@$(BIN)/python -m tests.stack.chromium
+
 .PHONY: test
-test: setup lint types test-pure ## everything that a change has to pass
+test: setup lint types test-pure browser ## everything that a change has to pass
 	$(call say,the rest)
 	$(BIN)/pytest -m 'not deep' $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
 
 .PHONY: test-fast
-test-fast: setup ## all tests but those with a real gateway
+test-fast: setup browser ## all tests but those with a real gateway
 	$(BIN)/pytest -q -m 'not live and not deep' $(ARGS)
 
 .PHONY: test-deep

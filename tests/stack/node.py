@@ -26,6 +26,9 @@ from tests.stack.process import Process, StackError, tail
 VERSION = "2026.9.6"
 """The gateway version that tests target first."""
 
+BROWSER = "browser"
+"""No gateway: the client library and a bundler, for pages."""
+
 LOCKS = Path(__file__).with_name("node")
 CACHE = Path(__file__).parents[2] / ".cache" / "node"
 INSTALL_TIMEOUT_S = 600
@@ -57,12 +60,13 @@ def npm() -> Path:
 
 def versions() -> list[str]:
     """Gateway versions that have a lock file."""
-    return sorted(folder.name for folder in LOCKS.iterdir() if (folder / "package-lock.json").is_file())
+    locked = (folder.name for folder in LOCKS.iterdir() if (folder / "package-lock.json").is_file())
+    return sorted(name for name in locked if name != BROWSER)
 
 
 def folder_for(version: str, cache: Path = CACHE) -> Path:
-    """Where `version` belongs; the name changes with its lock file. Raises StackError where there is none."""
-    if version not in versions():
+    """Where `version` (or BROWSER) belongs; the name changes with its lock file. Raises StackError where there is none."""
+    if version not in (*versions(), BROWSER):
         raise StackError(f"no lock file for gateway {version}; there are: {', '.join(versions())}")
     digest = hashlib.sha256(b"\0".join((LOCKS / version / name).read_bytes() for name in MANIFEST))
     return cache / f"{version}-{digest.hexdigest()[:12]}"
@@ -73,8 +77,12 @@ def openclaw(packages: Path) -> Path:
     return packages / "node_modules" / "openclaw" / "openclaw.mjs"
 
 
+def _called(version: str) -> str:
+    return "pages" if version == BROWSER else f"gateway {version}"
+
+
 async def ensure_packages(version: str = VERSION, progress: Progress = silent, cache: Path = CACHE) -> Path:
-    """The folder that holds `node_modules` of `version`, installed first where it is missing (about 30 s).
+    """The folder that holds `node_modules` of `version` (or BROWSER), installed first where it is missing (about 30 s).
 
     Whole or absent: an install runs in a temporary folder that is renamed at its end, one process at a time.
     Raises StackError with npm's last lines.
@@ -126,7 +134,7 @@ async def _install(version: str, folder: Path, lock: int, progress: Progress) ->
     finally:
         await process.kill()
     if status != 0:
-        raise StackError(f"npm ci for gateway {version} ended with {status}:\n{tail(building / 'npm.log')}")
+        raise StackError(f"npm ci for {_called(version)} ended with {status}:\n{tail(building / 'npm.log')}")
     building.rename(folder)
 
 
@@ -135,9 +143,9 @@ async def _watched(process: Process, version: str, building: Path, progress: Pro
     started = time.monotonic()
     while (status := await process.wait(2)) is None:
         elapsed = time.monotonic() - started
-        progress(f"installing gateway {version} ({total} packages): {elapsed:.0f} s, usually about 30")
+        progress(f"installing {_called(version)} ({total} packages): {elapsed:.0f} s, usually about 30")
         if elapsed > INSTALL_TIMEOUT_S:
             raise StackError(
-                f"npm ci for gateway {version} took over {INSTALL_TIMEOUT_S} s: is the registry reachable?"
+                f"npm ci for {_called(version)} took over {INSTALL_TIMEOUT_S} s: is the registry reachable?"
             )
     return status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.node import LOCKS, VERSION, ensure_packages, folder_for, versions
+from tests.stack.node import BROWSER, LOCKS, VERSION, ensure_packages, folder_for, versions
 from tests.stack.process import StackError
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +28,12 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 def test_lock_files_name_no_host() -> None:
     assert versions() == [OLDER, VERSION]
-    for version in versions():
-        text = (LOCKS / version / "package-lock.json").read_text()
+    for name in (*versions(), BROWSER):
+        text = (LOCKS / name / "package-lock.json").read_text()
         assert '"resolved"' not in text
         assert '"integrity"' in text
-        assert json.loads(text)["packages"]["node_modules/openclaw"]["version"] == version
+        if name != BROWSER:
+            assert json.loads(text)["packages"]["node_modules/openclaw"]["version"] == name
 
 
 async def test_packages_are_installed_once() -> None:
