@@ -13,6 +13,7 @@ from sidecar.policy.commands import check_text
 from sidecar.policy.paths import check_path
 from sidecar.policy.resets import METHOD, reset_command
 from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape
+from sidecar.policy.shared import within_shared_agent
 from sidecar.policy.table import ROLES, MethodRow, Table
 
 MAX_RUN_ID = 128
@@ -93,7 +94,9 @@ def decide(
         if name not in out:
             out[name] = _forced(rule, namespace, new_id)
     out |= row.fixed
-    if patched and row.starts_run and "sessionKey" in row.params:
+    if namespace.is_shared:
+        out = within_shared_agent(row, out, namespace, new_id)
+    if patched and row.starts_run:
         out |= {"workspaceDir": patched.workspace_dir, "authProfileId": patched.auth_profile_id}
     new_run = next((name for name, rule in row.params.items() if rule is Rule.NEW_RUN and name in out), "")
     return Forward(
@@ -218,7 +221,7 @@ class _Judge:
     def _agent(self, value: str) -> str:
         """The own agent, also where a client says the default one's name, as clients of a single-user gateway do."""
         named = value.strip().lower()
-        if named not in {"", "main"} and not self._namespace.owns_agent(named):
+        if named not in {"", "main", self._namespace.agent_id}:
             raise ForeignKey("that agent is not yours")
         return self._namespace.agent_id
 

@@ -72,6 +72,9 @@ class MethodRow:
     responses: int = 1
     """How many `res` frames answer one request: 2 for `agent` (`status: accepted`, then final)."""
 
+    scope: str = ""
+    """`agent`: it acts on all of an agent, `session`: on sessions alone; empty: as its parameters say (`policy.shared`)."""
+
     roles: frozenset[str] = ROLES
     since: str = ""
     """The first version that has it, where not all that the table covers do."""
@@ -213,7 +216,7 @@ def _named(name: str, row: Any, read: Callable[[str, Any], _Row]) -> _Row:
 _METHOD_WORDS = frozenset(
     {
         "params", "force", "set", "response", "rows", "own", "fields", "learns", "answer", "as_admin", "starts_run", "resets",
-        "responses", "roles", "since", "observed",
+        "responses", "scope", "roles", "since", "observed",
     }
 )  # fmt: skip
 _FORCEABLE = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT, Rule.NEW_RUN})
@@ -230,6 +233,9 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
     roles = frozenset(row.get("roles", ROLES))
     if not roles or not roles <= ROLES:
         raise PolicyError(f"{name}: roles are {', '.join(sorted(ROLES))}")
+    scope = row.get("scope", "")
+    if scope not in {"", "agent", "session"}:
+        raise PolicyError(f"{name}: the scope is an agent or a session")
     return MethodRow(
         name=name,
         params={**params, **force},
@@ -245,6 +251,7 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
         starts_run=starts_run,
         resets=bool(row.get("resets", False)),
         responses=row.get("responses", 1),
+        scope=scope,
         roles=roles,
         since=row.get("since", ""),
         observed=row.get("observed", ""),

@@ -53,8 +53,7 @@ class Town:
 
     async def home(self, name: str, environments: Environments | None = None) -> Environment:
         rooms = environments or self.environments()
-        who = principal(name)
-        return await rooms.ready(who, rooms.namespace(who))
+        return (await rooms.ready(principal(name))).environment
 
 
 @pytest_asyncio.fixture
