@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from sidecar.domain.audit import AuditRow
+from sidecar.domain.audit import AuditQuery, AuditRow, StoredAudit
 from sidecar.domain.environment import Environment
 from sidecar.domain.principal import Principal
 from sidecar.errors import ConfigurationError, Problem, SidecarError, StorageAway
@@ -129,6 +129,12 @@ class Database:
             rows = await connection.fetch(_ENVIRONMENTS["users_per_gateway"])
         return {row["gateway_id"]: row["users"] for row in rows}
 
+    async def agents_on(self, gateway_id: str) -> dict[str, str]:
+        """Agent id → workspace, of all users whom a gateway has."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(_ENVIRONMENTS["agents_on"], gateway_id)
+        return {row["agent_id"]: row["workspace_dir"] for row in rows}
+
     async def append_audit(self, rows: Sequence[AuditRow]) -> None:
         """Write all of them or none. What PostgreSQL cannot hold (NUL, lone surrogates) is replaced, not refused: a
         client must not be able to keep a batch out of the log."""
@@ -143,6 +149,25 @@ class Database:
             ),
             [json.dumps(storable(row.details)) for row in rows],
         )
+
+    async def last_audit(self, query: AuditQuery, count: int) -> list[StoredAudit]:
+        """The last `count` rows that match, oldest first."""
+        since = None if query.since is None else _moment(query.since)
+        return await self._audit(_AUDIT["last_audit"], query.user_id, query.action, since, count)
+
+    async def audit_between(self, query: AuditQuery, after: int, until: int) -> list[StoredAudit]:
+        """The rows of its user and action whose id is greater than `after` and at most `until`, oldest first."""
+        return await self._audit(_AUDIT["audit_between"], query.user_id, query.action, after, until)
+
+    async def newest_audit(self) -> int:
+        """The highest id in the audit log, 0 where it is empty."""
+        async with self._connection() as connection:
+            return int(await connection.fetchval(_AUDIT["newest_audit"]))
+
+    async def _audit(self, query: str, *arguments: object) -> list[StoredAudit]:
+        async with self._connection() as connection:
+            rows = await connection.fetch(query, *arguments)
+        return [_stored_audit(row) for row in rows]
 
     async def _execute(self, query: str, *arguments: object) -> None:
         async with self._connection() as connection:
@@ -200,6 +225,12 @@ async def close_pool(pool: asyncpg.Pool[asyncpg.Record]) -> None:
         await asyncio.wait_for(pool.close(), 1.0)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         pool.terminate()
+
+
+def _stored_audit(row: asyncpg.Record) -> StoredAudit:
+    columns = dict(row.items())
+    at, details = columns.pop("at").timestamp(), json.loads(columns.pop("details"))
+    return StoredAudit(columns.pop("id"), AuditRow(at=at, details=details, **columns))
 
 
 def _moment(seconds: float) -> datetime:
