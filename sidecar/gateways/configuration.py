@@ -13,7 +13,7 @@ from typing import Any
 from sidecar.gateways.shared import as_shared
 
 DEFAULT_AGENT = "main"
-_USERS_AGENT = re.compile(r"u-[a-z0-9]+")
+USERS_AGENT = re.compile(r"u-[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def users_agents(config: Mapping[str, Any], root: str) -> dict[str, str]:
     return {
         slug: f"{below}{slug}/workspace"
         for slug in entries
-        if _USERS_AGENT.fullmatch(slug) and str(_object(entries, slug).get("workspace")).startswith(below)
+        if USERS_AGENT.fullmatch(slug) and str(_object(entries, slug).get("workspace")).startswith(below)
     }
 
 
@@ -115,7 +115,7 @@ def agents_patch(config: Mapping[str, Any], wanted: Mapping[str, Mapping[str, An
         owner = next(iter(others), DEFAULT_AGENT)
         patch |= _explicit(agents, owner)
         if not others:
-            entries[DEFAULT_AGENT] = {}
+            entries.setdefault(DEFAULT_AGENT, {})
     return {"agents": patch}
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import pytest_asyncio
 
 from sidecar.domain.environment import Environment
+from sidecar.domain.namespace import Layout
 from sidecar.domain.principal import Principal
 from sidecar.environments.service import EnvironmentOptions, Environments
 from sidecar.errors import EngineError, GatewayAway, SidecarError, StorageAway
@@ -41,13 +43,18 @@ class Town:
     stubs: dict[str, StubGateway]
 
     def environments(
-        self, *, readable: str = "example", local_root: Path | None = None, database: Database | None = None
+        self,
+        *,
+        readable: str = "example",
+        local_root: Path | None = None,
+        database: Database | None = None,
+        layouts: Mapping[str, Layout] = MappingProxyType({}),
     ) -> Environments:
         return Environments(
             database or self.database,
             {name: one.maker for name, one in self.replicas.items()},
             lambda: [name for name, one in self.replicas.items() if one.admin.state is State.READY],
-            EnvironmentOptions(ROOT + "/", local_root or self.local_root, readable),
+            EnvironmentOptions(ROOT + "/", local_root or self.local_root, readable, layouts),
             lambda: NOW,
         )
 
@@ -83,6 +90,55 @@ async def test_the_first_visit_makes_everything_and_the_second_finds_it(town: To
         made.created_at,
     )
     assert sum(sum(one.written) for one in town.replicas.values()) == 1
+
+
+def sharing(**layout: bool) -> dict[str, Layout]:
+    return dict.fromkeys(("east", "west"), Layout("helpdesk", **layout))
+
+
+async def test_users_who_share_an_agent_have_it_and_its_workspace_in_common(town: Town) -> None:
+    rooms = town.environments(layouts=sharing())
+    homes = [await rooms.ready(principal(name)) for name in ("alice", "bob")]
+    assert [(home.namespace.prefix, home.namespace.slug) for home in homes] == [
+        ("agent:helpdesk:user:u-alice:", "u-alice"),
+        ("agent:helpdesk:user:u-bob:", "u-bob"),
+    ]
+    for home in homes:
+        assert home.environment.shares_agent
+        assert home.environment.agent_id == "helpdesk"
+        assert home.environment.workspace_dir == f"{ROOT}/helpdesk/workspace"
+    assert sorted(folder.name for folder in town.local_root.iterdir()) == ["helpdesk"]
+    for one in town.replicas.values():
+        entries = await one.entries()
+        assert entries["helpdesk"]["workspace"] == f"{ROOT}/helpdesk/workspace"
+        assert "u-alice" not in entries
+        assert one.written == [1], "whoever comes later finds it"
+    again = await rooms.ready(principal("alice"))
+    assert again.environment.workspace_dir == f"{ROOT}/helpdesk/workspace"
+    assert await town.database.agents_on(homes[0].environment.gateway_id) == {}, "no agent is one user's"
+
+
+async def test_runs_in_a_shared_agent_may_have_workspaces_of_their_own(town: Town) -> None:
+    rooms = town.environments(layouts=sharing(own_workspaces=True))
+    homes = [(await rooms.ready(principal(name))).environment for name in ("alice", "bob")]
+    assert [home.workspace_dir for home in homes] == [f"{ROOT}/u-alice/workspace", f"{ROOT}/u-bob/workspace"]
+    assert sorted(folder.name for folder in town.local_root.iterdir()) == ["helpdesk", "u-alice", "u-bob"]
+    entries = await town.replicas[homes[0].gateway_id].entries()
+    assert entries["helpdesk"]["workspace"] == f"{ROOT}/helpdesk/workspace", "not that of who came first"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, sharing()), (sharing(), {}), (sharing(), dict.fromkeys(("east", "west"), Layout("other")))],
+)
+async def test_a_user_whom_another_layout_would_move_is_refused(
+    town: Town, before: dict[str, Layout], after: dict[str, Layout]
+) -> None:
+    await town.environments(layouts=before).ready(principal("alice"))
+    with pytest.raises(SidecarError) as refused:
+        await town.environments(layouts=after).ready(principal("alice"))
+    assert refused.value.detail_code == "ENVIRONMENT_CONFLICT"
+    assert "gateways[].namespace" in refused.value.message
 
 
 async def test_users_are_spread_and_stay_where_they_are(town: Town) -> None:

@@ -12,8 +12,9 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -186,3 +187,94 @@ async def _nothing(_: StubConnection, __: Frame) -> Frame:
 
 async def _started(_: StubConnection, request: Frame) -> Frame:
     return {"runId": request["params"]["idempotencyKey"], "status": "started"}
+
+
+RUNS: dict[str, tuple[str, Collection[str]]] = {
+    "chat.send": (
+        "sessionKey",
+        {
+            "sessionKey", "agentId", "sessionId", "message", "intent", "thinking", "fastMode", "fastAutoOnSeconds", "queueMode",
+            "deliver", "originatingChannel", "originatingTo", "originatingAccountId", "originatingThreadId", "replyToId",
+            "attachments", "toolBindings", "timeoutMs", "systemInputProvenance", "systemProvenanceReceipt",
+            "suppressCommandInterpretation", "expectedLeafEntryId", "expectedSessionRoutingContract", "expectedPermissionMode",
+            "expectedToolOverrides", "idempotencyKey",
+        },
+    ),
+    "agent": (
+        "sessionKey",
+        {"sessionKey", "agentId", "message", "thinking", "attachments", "timeout", "label", "idempotencyKey"},
+    ),
+    "sessions.send": ("key", {"key", "agentId", "message", "thinking", "attachments", "timeoutMs", "idempotencyKey"}),
+}  # fmt: skip
+"""Methods that start a run: the parameter that names the session, and all that a released gateway takes (of `agent`, what users
+may send): `@openclaw/gateway-protocol` 2026.9.1."""
+
+PATCHED_PARAMS = frozenset({"workspaceDir", "authProfileId"})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run, as a gateway took it."""
+
+    user: str
+    method: str
+    key: str
+    run_id: str
+    workspace: str
+    """Empty on a gateway that was not patched: that of the agent."""
+
+    profile: str
+
+
+class RunningGateway(StubGateway):
+    """A stub whose runs answer at once with where they work. Params are checked as a gateway does it: an unknown one is refused.
+
+    `patched`: takes `workspaceDir` (an absolute path, no `..`) and `authProfileId` (a name) with each run, keeps them with the
+    session, and refuses a session's later run that names others. As a gateway does, it tells every connection of every run.
+    """
+
+    def __init__(self, *, patched: bool) -> None:
+        super().__init__()
+        self.patched = patched
+        self.runs: list[Run] = []
+        self._kept: dict[str, tuple[str, str]] = {}
+        for method in RUNS:
+            self.handlers[method] = self._run
+
+    def keep(self, key: str, workspace: str, profile: str) -> None:
+        """This session works there already."""
+        self._kept[key] = (workspace, profile)
+
+    async def _run(self, connection: StubConnection, request: Frame) -> Frame | None:
+        method, params = request["method"], request["params"]
+        named, known = RUNS[method]
+        wrong = self._wrong(params, {*known, *(PATCHED_PARAMS if self.patched else ())})
+        key, place = params.get(named), (params.get("workspaceDir", ""), params.get("authProfileId", ""))
+        if not wrong and self._kept.setdefault(key, place) != place:
+            wrong = f"session {key} works in {self._kept[key][0]}"
+        if wrong:
+            await connection.refuse(request, "INVALID_REQUEST", f"invalid {method} params: at root: {wrong}")
+            return None
+        run = Run(connection.user, method, key, params["idempotencyKey"], *place)
+        self.runs.append(run)
+        self.go_on(lambda: self._tell(run))
+        return {"runId": run.run_id, "status": "started", "sessionKey": key}
+
+    def _wrong(self, params: Frame, known: Collection[str]) -> str:
+        unknown = sorted(set(params) - set(known))
+        if unknown:
+            return f"unexpected property '{unknown[0]}'"
+        if not params.get("idempotencyKey"):
+            return "must have required property 'idempotencyKey'"
+        if not self.patched:
+            return ""
+        place, profile = params.get("workspaceDir"), params.get("authProfileId")
+        if not isinstance(place, str) or not place.startswith("/") or ".." in PurePosixPath(place).parts:
+            return f"workspaceDir {place!r} is no absolute path"
+        return "" if isinstance(profile, str) and profile else "authProfileId is no name"
+
+    async def _tell(self, run: Run) -> None:
+        message = {"role": "assistant", "content": [{"type": "text", "text": f"in {run.workspace} as {run.profile}"}]}
+        payload = {"runId": run.run_id, "sessionKey": run.key, "agentId": run.key.split(":")[1], "state": "final"}
+        for connection in self.connections:
+            await connection.event("chat", {**payload, "message": message})
