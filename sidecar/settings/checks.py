@@ -75,8 +75,10 @@ def _gateway(gateway: Gateway, name: str) -> Iterator[Problem]:
 
 
 def _shared_agent(gateway: Gateway, name: str) -> Iterator[Problem]:
-    if gateway.shared_agent.startswith("u-"):
-        yield Problem(f"{name}.shared_agent", "looks like the agent of one user", 'choose another name, as "shared"')
+    shared = gateway.shared_agent
+    if shared.startswith(("u-", "-")) or shared.endswith("-"):
+        what = "looks like the agent of one user" if shared.startswith("u-") else "begins or ends with a hyphen"
+        yield Problem(f"{name}.shared_agent", what, 'choose another name, as "shared"')
     for index, tool in enumerate(gateway.shared_tools_allow):
         if tool == "*":
             yield Problem(

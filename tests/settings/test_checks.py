@@ -47,6 +47,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (gateway(auth="token", token="x", url=REMOTE), "gateways[0].url"),
     (gateway(auth="password", password="x", url=REMOTE), "gateways[0].url"),
     (gateway(admin_user="u-alice"), "gateways[0].admin_user"),
+    (gateway(password="x", namespace="shared"), "gateways[0].namespace"),
+    (gateway(password="x", namespace="shared-agent", shared_agent="u-shared"), "gateways[0].shared_agent"),
+    (gateway(password="x", namespace="shared-agent", shared_agent="shared-"), "gateways[0].shared_agent"),
+    (gateway(password="x", namespace="shared-agent", shared_agent="Help Desk"), "gateways[0].shared_agent"),
+    (gateway(password="x", namespace="shared-agent", shared_tools_allow=["*"]), "gateways[0].shared_tools_allow[0]"),
     (gateway(admin_user="U-Alice"), "gateways[0].admin_user"),
     (gateway(admin_user="x\ny"), "gateways[0].admin_user"),
     (gateway(password="x", user_header="x y"), "gateways[0].user_header"),
@@ -144,6 +149,9 @@ DOUBTFUL: list[tuple[dict[str, Any], str]] = [
     (gateway(password="x", token="y"), "gateways[0].token"),
     (gateway(auth="token", token="x", password="y"), "gateways[0].password"),
     (gateway(auth="token", token="x", admin_user="y"), "gateways[0].admin_user"),
+    (gateway(password="x", shared_agent="helpdesk"), "gateways[0].shared_agent"),
+    (gateway(password="x", shared_tools_allow=["read"]), "gateways[0].shared_tools_allow"),
+    (gateway(password="x", namespace="shared-agent"), "gateways[0].namespace"),
     (good(environments={"tools_allow": ["read", "exec"]}), "environments.tools_allow[1]"),
     (good(storage={"database_url": "postgresql://db/x"}), "storage.secret"),
 ]
@@ -154,6 +162,25 @@ def test_it_loads_with_a_warning(tmp_path: Path, document: dict[str, Any], setti
     found = warnings(load_document(tmp_path, document))
     assert [warning.setting for warning in found] == [setting]
     assert found[0].mend
+
+
+def test_tools_of_a_shared_agent_are_warned_of_where_they_reach_what_others_left(tmp_path: Path) -> None:
+    shared = {"password": "x", "namespace": "shared-agent", "shared_tools_allow": ["read", "exec"]}
+    found = {warning.setting: warning for warning in warnings(load_document(tmp_path, gateway(**shared)))}
+    assert set(found) == {
+        "gateways[0].namespace",
+        "gateways[0].shared_tools_allow[0]",
+        "gateways[0].shared_tools_allow[1]",
+    }
+    assert "one workspace" in found["gateways[0].shared_tools_allow[0]"].what
+    apart = warnings(load_document(tmp_path, gateway(**shared, accepts_workspace=True)))
+    assert [warning.setting for warning in apart] == ["gateways[0].namespace", "gateways[0].shared_tools_allow[1]"]
+
+
+def test_the_gateways_own_agent_is_shared_only_with_a_warning(tmp_path: Path) -> None:
+    document = gateway(password="x", namespace="shared-agent", shared_agent="main")
+    found = [warning.setting for warning in warnings(load_document(tmp_path, document))]
+    assert found == ["gateways[0].namespace", "gateways[0].shared_agent"]
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
