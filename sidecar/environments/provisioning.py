@@ -116,6 +116,10 @@ class Provisioner:
         except TimeoutError:
             raise GatewayAway("your agent is still being set up", retry_after_ms=2000) from None
 
+    def is_closed(self, slug: str) -> bool:
+        """Is the agent, as far as it was looked at, as it should be?"""
+        return slug not in self._openness.open
+
     def require_closed(self, slug: str) -> None:
         """Raises GatewayOpen while the agent was found open and is not closed again: none of its runs may start."""
         if slug in self._openness.open:

@@ -118,6 +118,16 @@ class Environments:
             environment = replace(environment, workspace_dir=agents)
         return Home(environment, namespace)
 
+    async def find(self, principal: Principal) -> Environment | None:
+        """What is stored of the user, None where they were never here; nothing is made. Raises StorageAway for who is not known."""
+        try:
+            return await self._store.environment_of(principal.user_id)
+        except StorageAway:
+            known = self._known.get(principal.user_id)
+            if known is None:
+                raise
+            return known
+
     def _layout(self, gateway_id: str) -> Layout:
         return self._options.layouts.get(gateway_id, _AN_AGENT_EACH)
 

@@ -3,6 +3,7 @@
     upgrade    Authorization: Bearer <token>
                Sec-WebSocket-Protocol: openclaw, bearer.<token>      browsers cannot set Authorization
     connect    params.auth.token, else params.auth.password          what `openclaw` and its clients send
+    request    Authorization: Bearer <token>                         of our own HTTP API
 
 Never in the address: it ends in access logs, histories and Referer headers. The subprotocol that carries a
 token is never echoed; the plain one beside it is.
@@ -72,6 +73,18 @@ def credential_from_connect(params: Mapping[str, object]) -> str | None:
         raise refused("malformed")
     tokens = [_checked(text) for text in (_text(auth, "token"), _text(auth, "password")) if text]
     return _one(tokens) if tokens else None
+
+
+def token_from_request(headers: Mapping[str, str], query: str = "") -> str:
+    """The token of a plain HTTP request, which may stand in `Authorization` alone.
+
+    Raises TokenRefused: `query`, `missing`, `malformed`, `oversized`, `ambiguous`.
+    """
+    _refuse_query(query)
+    tokens = [*_from_authorization(headers)]
+    if not tokens:
+        raise refused("missing")
+    return _one(tokens)
 
 
 def agreed_token(upgrade: Credential | None, connect: str | None) -> str:

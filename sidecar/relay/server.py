@@ -81,9 +81,11 @@ class House:
             credential = credential_from_upgrade(request.headers, request.rel_url.raw_query_string)
             transport, tail = take_over(request)
         except SidecarError as error:
-            self._report(SocketRefused(address, error.detail_code))
+            token = isinstance(error, TokenRefused)
+            denied = isinstance(error, Refusal) and not token and not isinstance(error, _NotUpgraded)
+            self._report(SocketRefused(address, error.detail_code, denied))
             if isinstance(error, TokenRefused):
-                self._report(TokenRejected("", "", error.reason))
+                self._report(TokenRejected("", "", error.reason, address))
             return web.json_response({"error": error.to_wire()}, status=error.status)
         transport.write(_switching(request))
         inbox = Inbox()

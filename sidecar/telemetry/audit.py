@@ -7,6 +7,7 @@ batch may be written twice when its answer was lost, never silently left out.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,9 +23,11 @@ from sidecar.telemetry.facts import (
     Denied,
     Fact,
     Report,
+    SocketRefused,
     TokenRejected,
     Unexpected,
 )
+from sidecar.telemetry.strangers import Strangers
 
 
 class AuditWriter(Protocol):
@@ -42,6 +45,9 @@ class AuditOptions:
     batch_rows: int = 500
     gather_seconds: float = 0.5
     retry_seconds: float = 2.0
+    strangers: int = 100
+    strangers_seconds: float = 60.0
+    """Rows about nobody who is known: so many of one action and code are kept in this time, further ones are only counted."""
 
 
 def _denied(fact: Denied, at: float) -> AuditRow:
@@ -53,16 +59,21 @@ def _acted_as_admin(fact: ActedAsAdmin, at: float) -> AuditRow:
 
 
 def _token_rejected(fact: TokenRejected, at: float) -> AuditRow:
-    details = {"issuer": fact.issuer} if fact.issuer else {}
+    details = {name: word for name, word in (("issuer", fact.issuer), ("address", fact.address)) if word}
     return AuditRow(at, "token_rejected", fact.connection_id, code=fact.reason, details=details)
 
 
-ROWS: Mapping[type[Fact], Callable[[Any, float], AuditRow]] = {
+def _socket_refused(fact: SocketRefused, at: float) -> AuditRow | None:
+    return AuditRow(at, "socket_refused", code=fact.reason, details={"address": fact.address}) if fact.denied else None
+
+
+ROWS: Mapping[type[Fact], Callable[[Any, float], AuditRow | None]] = {
     Denied: _denied,
     ActedAsAdmin: _acted_as_admin,
     TokenRejected: _token_rejected,
+    SocketRefused: _socket_refused,
 }
-"""The facts that are audited, and what becomes of each."""
+"""The facts that are audited, and what becomes of each; None for one that is no denial."""
 
 
 class AuditTrail:
@@ -72,6 +83,7 @@ class AuditTrail:
         self._report = report
         self._clock = clock
         self._options = options or AuditOptions()
+        self._strangers = Strangers(self._options.strangers, self._options.strangers_seconds)
         self._rows: deque[AuditRow] = deque()
         self._lost = 0
         self._more = asyncio.Event()
@@ -85,9 +97,11 @@ class AuditTrail:
     def add(self, fact: Fact) -> None:
         """Take the fact if it is one for the audit log."""
         make = ROWS.get(type(fact))
-        if make is not None:
-            self._rows.append(make(fact, self._clock()))
-            self._make_room()
+        row = make(fact, self._clock()) if make is not None else None
+        if row is not None:
+            if row.user_id or self._strangers.keeps(row):
+                self._rows.append(row)
+                self._make_room()
             self._more.set()
 
     def start(self, writer: AuditWriter) -> None:
@@ -97,6 +111,7 @@ class AuditTrail:
 
     async def stop(self, seconds: float = 5.0) -> None:
         """Write what waits, for `seconds` at most; what is left then is counted as lost."""
+        self._rows.extend(self._strangers.ended(math.inf))
         self._stopping.set()
         self._more.set()
         if self._task is not None:
@@ -111,8 +126,9 @@ class AuditTrail:
 
     async def _run(self, writer: AuditWriter) -> None:
         while True:
-            await self._more.wait()
+            await self._some_or_late()
             await self._pause(self._options.gather_seconds)
+            self._rows.extend(self._strangers.ended(self._clock()))
             written = await self._write_batch(writer)
             self._report_lost()
             if self._stopping.is_set() and not (written and self._rows):
@@ -122,6 +138,11 @@ class AuditTrail:
             elif not self._rows:
                 self._more.clear()
 
+    async def _some_or_late(self) -> None:
+        """Until there is a row, or a flood has to be told of although it has ended."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._more.wait(), self._options.strangers_seconds if self._strangers else None)
+
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not into a stop."""
         with suppress(TimeoutError):
@@ -130,6 +151,8 @@ class AuditTrail:
     async def _write_batch(self, writer: AuditWriter) -> bool:
         """Write some rows; False if the database is away, and the rows wait on."""
         rows = [self._rows.popleft() for _ in range(min(len(self._rows), self._options.batch_rows))]
+        if not rows:
+            return True
         try:
             await writer.append_audit(rows)
         except (Outage, asyncio.CancelledError) as error:

@@ -30,10 +30,14 @@ class SocketOpened(Fact):
 
 @dataclass(frozen=True, slots=True)
 class SocketRefused(Fact):
-    """An upgrade was refused: `reason` is an error's `detail_code`."""
+    """Audit: an upgrade was refused: `reason` is an error's `detail_code`.
+
+    `denied`: somebody asked for what they may not have, and no other fact says so.
+    """
 
     address: str
     reason: str
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class SocketClosed(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Denied(Fact):
-    """Audit: a caller was refused something. `method` is one of the policy table, or `unknown`."""
+    """Audit: a caller was refused something. `method` is one of the policy table, `connect`, or `unknown`; `user_id` is empty
+    where it is not known yet who calls."""
 
     connection_id: str
     user_id: str
@@ -83,16 +88,18 @@ class ActedAsAdmin(Fact):
 
 @dataclass(frozen=True, slots=True)
 class TokenRejected(Fact):
-    """Audit: a credential was refused. `issuer` is a configured name or empty; `reason` a fixed word."""
+    """Audit: a credential was refused. `issuer` is a configured name or empty; `reason` a fixed word; `address` where there is
+    no connection yet."""
 
     connection_id: str
     issuer: str
     reason: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EventDropped(Fact):
-    """`count` events of the gateway did not pass: `reason` is `foreign` or `unlisted`."""
+    """`count` events of the gateway did not pass: `reason` is `foreign`, `unlisted` or `unasked`."""
 
     event: str
     reason: str
@@ -101,11 +108,22 @@ class EventDropped(Fact):
 
 @dataclass(frozen=True, slots=True)
 class FramesRelayed(Fact):
-    """One batch went through. `direction` is `up` (to the gateway) or `down`."""
+    """One batch went through. `direction` is `up` (to the gateway) or `down`.
+
+    `received`: how many frames of the gateway were read for it, those that did not pass and answers to us included.
+    """
 
     direction: str
     frames: int
     bytes: int
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FramesHeard(Fact):
+    """The sidecar's own connection to a gateway got so many frames at once."""
+
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +168,16 @@ class AgentsRefused(Fact):
 
     gateway_id: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsOpen(Fact):
+    """`count` users' agents are not closed in the gateway's configuration, and none of their runs starts. Said with every change;
+    0: all are closed. `agents` names some, each with what of its entry differs."""
+
+    gateway_id: str
+    count: int
+    agents: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ def _level_of_engine(fact: facts.EngineState) -> int:
     return logging.INFO if fact.state == "up" else logging.WARNING
 
 
+def _level_of_open_agents(fact: facts.AgentsOpen) -> int:
+    return logging.ERROR if fact.count else logging.INFO
+
+
 NEVER = 0
 """The level of facts that are too many for a line each; metrics count them."""
 
@@ -57,11 +61,13 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.TokenRejected: logging.WARNING,
     facts.EventDropped: logging.DEBUG,
     facts.FramesRelayed: NEVER,
+    facts.FramesHeard: NEVER,
     facts.RunAdmitted: logging.DEBUG,
     facts.KeysFetched: _level_of_keys,
     facts.GatewayState: _level_of_gateway,
     facts.AgentsWritten: logging.INFO,
     facts.AgentsRefused: logging.ERROR,
+    facts.AgentsOpen: _level_of_open_agents,
     facts.EngineState: _level_of_engine,
     facts.Unexpected: logging.ERROR,
     facts.AuditWritten: NEVER,

@@ -80,11 +80,13 @@ class Metrics:
             facts.TokenRejected: self._token_rejected,
             facts.EventDropped: self._event_dropped,
             facts.FramesRelayed: self._frames_relayed,
+            facts.FramesHeard: self._frames_heard,
             facts.RunAdmitted: self._run_admitted,
             facts.KeysFetched: self._keys_fetched,
             facts.GatewayState: self._on_gateway_state,
             facts.AgentsWritten: self._agents_written,
             facts.AgentsRefused: self._agents_refused,
+            facts.AgentsOpen: self._agents_open,
             facts.EngineState: self._engine_state,
             facts.Unexpected: self._on_unexpected,
             facts.AuditWritten: self._audit_written,
@@ -142,6 +144,12 @@ class Metrics:
         volume = self._counter("bytes_relayed", "Bytes of the frames that went through.", "direction")
         # Bound once: this is the one fact that comes thousands of times a second.
         self._relayed = {way: (frames.labels(way), volume.labels(way)) for way in ("up", "down")}
+        received = self._counter(
+            "gateway_frames",
+            "Frames that came from a gateway, by whose connection they came on: a user's, or our own.",
+            "connection",
+        )
+        self._received, self._heard = received.labels("user"), received.labels("own")
         self._dropped = self._counter(
             "events_dropped", "Events of a gateway that were kept from a client.", "event", "reason"
         )
@@ -156,6 +164,9 @@ class Metrics:
         self._agents = self._counter("agents_written", "Users whose agent was written.", "gateway")
         self._refused_writes = self._counter(
             "agents_refused", "Writes of users' agents that a gateway refused; the log says why.", "gateway"
+        )
+        self._open_agents = self._gauge(
+            "agents_open", "Users' agents that somebody opened in a gateway and that are not closed again.", "gateway"
         )
         self._writes = self._histogram(
             "config_write_seconds", "Writes of a gateway's configuration.", _WRITE_BUCKETS, "gateway"
@@ -209,6 +220,11 @@ class Metrics:
         frames, volume = self._relayed[fact.direction]
         frames.inc(fact.frames)
         volume.inc(fact.bytes)
+        if fact.received:
+            self._received.inc(fact.received)
+
+    def _frames_heard(self, fact: facts.FramesHeard) -> None:
+        self._heard.inc(fact.frames)
 
     def _run_admitted(self, _fact: facts.RunAdmitted) -> None:
         self._runs.inc()
@@ -230,6 +246,9 @@ class Metrics:
 
     def _agents_refused(self, fact: facts.AgentsRefused) -> None:
         self._refused_writes.labels(self._word("gateway", fact.gateway_id)).inc()
+
+    def _agents_open(self, fact: facts.AgentsOpen) -> None:
+        self._open_agents.labels(self._word("gateway", fact.gateway_id)).set(fact.count)
 
     def _engine_state(self, fact: facts.EngineState) -> None:
         engine = self._word("engine", fact.engine)

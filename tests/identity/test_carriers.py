@@ -15,6 +15,7 @@ from sidecar.identity.carriers import (
     credential_from_connect,
     credential_from_upgrade,
     echo_protocol,
+    token_from_request,
 )
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl-_"
@@ -204,3 +205,24 @@ def test_whatever_comes_a_token_is_never_echoed(headers: list[tuple[str, str]], 
     echoed = echo_protocol(CIMultiDict(headers))
     assert echoed is None or not echoed.lower().startswith("bearer.")
     assert credential is None or (credential.echo_protocol == echoed and credential.token.isascii())
+
+
+def test_a_plain_request_carries_its_token_in_one_place() -> None:
+    assert token_from_request(CIMultiDict({"authorization": f"bearer {JWT}"}), "limit=3") == JWT
+    assert (
+        token_from_request(CIMultiDict([("Authorization", f"Bearer {JWT}"), ("AUTHORIZATION", f"Bearer {JWT}")])) == JWT
+    )
+    for headers, query, reason in (
+        ({}, "", "missing"),
+        ({"Authorization": f"Basic {JWT}"}, "", "missing"),
+        ({PROTOCOL: f"openclaw, bearer.{JWT}"}, "", "missing"),
+        ({"Authorization": "Bearer"}, "", "malformed"),
+        ({"Authorization": f"Bearer {'x' * (MAX_TOKEN + 1)}"}, "", "oversized"),
+        ({"Authorization": f"Bearer {JWT}"}, f"token={JWT}", "query"),
+    ):
+        with pytest.raises(TokenRefused) as refusal:
+            token_from_request(CIMultiDict(headers), query)
+        assert reason_of(refusal) == reason
+    with pytest.raises(TokenRefused) as refusal:
+        token_from_request(CIMultiDict([("Authorization", f"Bearer {JWT}"), ("Authorization", f"Bearer {OTHER}")]))
+    assert reason_of(refusal) == "ambiguous"

@@ -9,7 +9,7 @@ from sidecar.telemetry import facts
 from sidecar.telemetry.facts import Fact
 
 _WORDS: dict[tuple[str, str], Any] = {("FramesRelayed", "direction"): "up"}
-_VALUES: dict[str, Any] = {"str": "word", "int": 3, "float": 0.25}
+_VALUES: dict[str, Any] = {"str": "word", "int": 3, "float": 0.25, "bool": True}
 
 
 def kinds() -> list[type[Fact]]:

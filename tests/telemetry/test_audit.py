@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,16 @@ import pytest
 from sidecar.domain.audit import AuditRow
 from sidecar.errors import SidecarError, StorageAway
 from sidecar.telemetry.audit import ROWS, AuditOptions, AuditTrail
-from sidecar.telemetry.facts import AuditDropped, AuditWritten, Denied, Fact, RunAdmitted, TokenRejected, Unexpected
+from sidecar.telemetry.facts import (
+    AuditDropped,
+    AuditWritten,
+    Denied,
+    Fact,
+    RunAdmitted,
+    SocketRefused,
+    TokenRejected,
+    Unexpected,
+)
 from sidecar.telemetry.metrics import PREFIX
 from sidecar.telemetry.reporter import Telemetry
 from tests.telemetry.every_fact import kinds
@@ -81,6 +91,54 @@ async def test_rows_say_who_what_and_when() -> None:
         AuditRow(1700000000.5, "denied", "c1", "example|alice", "config.get", "METHOD_NOT_ALLOWED", "7"),
         AuditRow(1700000000.5, "token_rejected", "c2", code="expired", details={"issuer": "example"}),
     ]
+
+
+async def test_a_refused_socket_is_a_row_where_it_is_a_denial() -> None:
+    async with trail() as (audit, shelf, _heard):
+        audit.add(SocketRefused("192.0.2.1", "UPGRADE_REQUIRED"))
+        audit.add(SocketRefused("192.0.2.1", "ORIGIN_NOT_ALLOWED", denied=True))
+        audit.add(TokenRejected("", "", "query", "192.0.2.1"))
+        audit.start(shelf)
+        await until(lambda: len(shelf.rows) == 2)
+    assert shelf.rows == [
+        AuditRow(1700000000.5, "socket_refused", code="ORIGIN_NOT_ALLOWED", details={"address": "192.0.2.1"}),
+        AuditRow(1700000000.5, "token_rejected", code="query", details={"address": "192.0.2.1"}),
+    ]
+
+
+def strange(number: int, reason: str = "expired") -> TokenRejected:
+    return TokenRejected(f"c{number}", "example", reason)
+
+
+async def test_a_flood_of_strangers_is_counted_and_of_users_is_kept() -> None:
+    now = 1000.0
+    made = AuditTrail(lambda _: None, lambda: now, replace(FAST, max_rows=10_000, strangers=5, strangers_seconds=0.05))
+    shelf = Shelf()
+    for number in range(500):
+        made.add(strange(number))
+        made.add(denied(number))
+    made.add(strange(1, "signature"))
+    made.start(shelf)
+    await until(lambda: len(shelf.rows) == 506)
+    kept = [row for row in shelf.rows if row.code == "expired"]
+    assert [row.connection_id for row in kept] == ["c0", "c1", "c2", "c3", "c4"]
+    now += 0.06
+    await until(lambda: len(shelf.rows) == 507)
+    assert shelf.rows[-1] == AuditRow(1000.0, "token_rejected", code="expired", details={"more": 495, "seconds": 0.05})
+    made.add(strange(1))
+    await until(lambda: len(shelf.rows) == 508)
+    assert shelf.rows[-1].connection_id == "c1", "a new minute, a new count"
+    await made.stop(1)
+    assert len(shelf.rows) == 508
+
+
+async def test_a_stop_tells_of_a_flood_too() -> None:
+    async with trail(replace(FAST, strangers=2)) as (audit, shelf, _heard):
+        for number in range(10):
+            audit.add(strange(number))
+        audit.start(shelf)
+        await audit.stop(5)
+    assert [row.details.get("more") for row in shelf.rows] == [None, None, 8]
 
 
 def test_facts_that_call_themselves_audited_are() -> None:
