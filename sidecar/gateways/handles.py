@@ -62,6 +62,10 @@ class Handles:
         if owner != slug:
             raise ForeignKey("that is not yours, or not there")
 
+    def is_known(self, kind: str, handle: str, slug: str) -> bool:
+        """Does this process know that the object is the user's? Asks nobody."""
+        return self._owners.get((kind, handle)) == slug
+
     async def run(self) -> None:
         """Tell Redis what was learned, until cancelled."""
         while True:

@@ -6,7 +6,7 @@ import enum
 from typing import Any
 
 from sidecar.domain.namespace import Namespace
-from sidecar.policy.own import NOTHING, names_own
+from sidecar.policy.own import NOTHING, at_places, names_own, values_at
 from sidecar.policy.responses import filtered
 from sidecar.policy.table import Passage, Table
 from sidecar.protocol.frames import Event
@@ -18,6 +18,8 @@ class Verdict(enum.Enum):
     REWRITE = "rewrite"
     FOREIGN = "foreign"
     UNLISTED = "unlisted"
+    UNASKED = "unasked"
+    """Its user's, and only for who subscribed to it, which this client did not (`policy.unasked`)."""
 
 
 def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
@@ -35,10 +37,22 @@ def judge(event: Event, namespace: Namespace, table: Table) -> Verdict:
     return Verdict.PASS if namespace.covers(event.session_key, event.agent_id) else Verdict.FOREIGN
 
 
-def rewrite(name: str, payload: Any, namespace: Namespace, table: Table) -> Any:
-    """The payload of an event whose verdict is REWRITE, as this user may see it; NOTHING where it is not about them."""
+def rewrite(name: str, payload: Any, namespace: Namespace, table: Table, *, known: bool = False) -> Any:
+    """The payload of an event whose verdict is REWRITE, as this user may see it; NOTHING where it is not about them.
+
+    `known`: the object that it is about is known to be theirs (`claimed`).
+    """
     row = table.events[name]
     if row.passage is Passage.HEALTH:
         return own_health(payload if isinstance(payload, dict) else {}, namespace)
     named = payload.get(row.own) if row.own and isinstance(payload, dict) else payload
-    return filtered(row, payload, namespace) if names_own(named, namespace) else NOTHING
+    if any(values_at(payload, row.without)) or not (known or names_own(named, namespace)):
+        return NOTHING
+    return filtered(row, payload, namespace)
+
+
+def claimed(name: str, payload: Any, table: Table) -> tuple[str, str] | None:
+    """Kind and id by which it may be known whose an event is that names nobody."""
+    handle = table.events[name].handle
+    ids = at_places(payload, handle[1:]) if handle else []
+    return (handle[0], ids[0]) if handle and len(ids) == 1 else None

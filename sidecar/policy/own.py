@@ -62,15 +62,18 @@ def own(payload: Any, namespace: Namespace) -> Any:
     return _seen(payload, namespace)
 
 
-def own_rows(payload: Any, places: Sequence[str], namespace: Namespace, owner: str = "") -> Any:
+def own_rows(
+    payload: Any, places: Sequence[str], namespace: Namespace, owner: str = "", without: Sequence[str] = ()
+) -> Any:
     """`payload` whose lists at `places` hold only rows that name the caller; counts beside them are counts of what stayed.
 
-    `.` is the payload itself. `owner`: the member of a row that says whose it is; empty: the row. A list that is something else,
-    or a row that names nobody, is taken for somebody's.
+    `.` is the payload itself. `owner`: the member of a row that says whose it is; empty: the row. `without`: places in a row where
+    nothing may stand. A list that is something else, or a row that names nobody, is taken for somebody's.
     """
 
     def is_own(row: Any) -> bool:
-        return names_own(row.get(owner) if owner and isinstance(row, Mapping) else row, namespace)
+        named = row.get(owner) if owner and isinstance(row, Mapping) else row
+        return names_own(named, namespace) and not any(values_at(row, without))
 
     for place in places:
         payload = _with_own_rows(payload, [] if place == "." else place.split("."), is_own)
@@ -81,12 +84,13 @@ def names_own(row: Any, namespace: Namespace) -> bool:
     """Does the object say that it is the caller's, and nothing else?"""
     if not isinstance(row, Mapping) or is_foreign_object(row, namespace):
         return False
-    return row.get("agentId") is not None or row.get("sessionKey") is not None or _is_key(row.get("key"))
+    return bool(row.get("agentId") or row.get("sessionKey")) or _is_key(row.get("key"))
 
 
 def is_foreign_object(value: Mapping[str, Any], namespace: Namespace) -> bool:
     """Does it name an owner that is not the caller? An agent beside an own key is the key's."""
     key, agent, named = value.get("sessionKey"), value.get("agentId"), value.get("key")
+    key = None if key == "" else key  # automations of an agent that belong to no session (2026.9.6)
     named = named if isinstance(named, str) and _is_key(named) else None
     if named is not None and not namespace.owns(named):
         return True
@@ -98,12 +102,17 @@ def is_foreign_object(value: Mapping[str, Any], namespace: Namespace) -> bool:
 
 def at_places(payload: Any, places: Sequence[str]) -> list[str]:
     """The texts at dotted places, lists walked."""
-    found: list[str] = []
+    return [one for one in values_at(payload, places) if isinstance(one, str)]
+
+
+def values_at(payload: Any, places: Sequence[str]) -> list[Any]:
+    """Whatever stands there."""
+    found: list[Any] = []
     for place in places:
         level = [payload]
         for name in place.split("."):
             level = [one[name] for one in _spread(level) if isinstance(one, Mapping) and name in one]
-        found += [one for one in _spread(level) if isinstance(one, str)]
+        found += _spread(level)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from sidecar.policy.table import ROLES, MethodRow, Table
 MAX_RUN_ID = 128
 MAX_ID = 256
 MAX_IDS = 200
+_MODEL = re.compile(r"[^@\s]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Forward:
     """The id that the request gives to the run it starts; to be claimed first."""
 
     new_run_param: str = ""
+    """Where it stands; empty where the gateway will choose another, and this one only counts until it does."""
+
     claims: tuple[Claimed, ...] = ()
     """To be the caller's, all of them."""
 
@@ -81,6 +86,8 @@ def decide(
     if row is None:
         raise MethodRefused(f"the method '{_shown(method)}' is not available here")
     if row.roles.isdisjoint(roles):
+        if row.otherwise is not None:
+            return Answer(row.otherwise)
         raise MethodRefused(f"the method '{method}' is not for your role", detail_code="ROLE_NOT_ALLOWED")
     if row.answer is not None:
         return Answer(row.answer)
@@ -90,20 +97,21 @@ def decide(
         params = {**params, "message": message}
     rules = {**dict.fromkeys(_PATCHED_PARAMS, Rule.DROP), **row.params} if row.starts_run else row.params
     out = judge.members(rules, {name: value for name, value in params.items() if name not in row.fixed}, ())
+    starts = row.starts_run and (not row.starts_when or any(out.get(name) is not None for name in row.starts_when))
     for name, rule in row.force.items():
-        if name not in out:
-            out[name] = _forced(rule, namespace, new_id)
+        if not any(out.get(other) for other in row.unless.get(name, ())):
+            out[name] = _forced(rule, out.get(name), namespace, new_id)
     out |= row.fixed
     if namespace.is_shared:
         out = within_shared_agent(row, out, namespace, new_id)
-    if patched and row.starts_run:
+    if patched and starts:
         out |= {"workspaceDir": patched.workspace_dir, "authProfileId": patched.auth_profile_id}
     new_run = next((name for name, rule in row.params.items() if rule is Rule.NEW_RUN and name in out), "")
     return Forward(
         row=row,
         params=out,
         changed=bool(reset) or out != params,
-        new_run=out[new_run] if new_run else None,
+        new_run=out[new_run] if new_run else new_id() if starts else None,
         new_run_param=new_run,
         claims=tuple(judge.claims),
         reset=reset,
@@ -128,7 +136,15 @@ def replaced(params: dict[str, Any], place: tuple[str | int, ...], value: str) -
     return changed
 
 
-def _forced(rule: ParamRule, namespace: Namespace, new_id: Callable[[], str]) -> str:
+def _forced(rule: ParamRule, given: Any, namespace: Namespace, new_id: Callable[[], str]) -> Any:
+    if isinstance(rule, Shape):
+        members = given or {}
+        return {
+            **members,
+            **{name: _forced(one, members.get(name), namespace, new_id) for name, one in rule.members.items()},
+        }
+    if given is not None:
+        return given
     if rule is Rule.AGENT:
         return namespace.agent_id
     return new_id() if rule is Rule.NEW_RUN else namespace.main
@@ -164,14 +180,11 @@ class _Judge:
         return out
 
     def _value(self, rule: ParamRule, name: str, value: Any, place: tuple[str | int, ...]) -> Any:
+        check = _CHECKS.get(rule) if isinstance(rule, Rule) else None
+        if check is not None:
+            check(name, value)
+            return value
         match rule:
-            case Rule.ANY:
-                return value
-            case Rule.PASS:
-                return _plain(name, value)
-            case Rule.ATTACHMENTS:
-                check_attachments(name, value)
-                return value
             case Rule.EXISTING_KEYS:
                 return [self._word(Rule.EXISTING_KEY, name, one) for one in _listed(name, value)]
             case Own(kind, many):
@@ -210,6 +223,8 @@ class _Judge:
                 return self._namespace.adopt_existing(value)
             case Rule.AGENT:
                 return self._agent(value)
+            case Rule.OWN_ID:
+                return f"{self._namespace.slug}-{hashlib.sha256(value.encode()).hexdigest()[:32]}"
             case Rule.PATH:
                 check_path(name, value)
             case Rule.TEXT:
@@ -226,11 +241,14 @@ class _Judge:
         return self._namespace.agent_id
 
 
-def _plain(name: str, value: Any) -> Any:
+def _anything(name: str, value: Any) -> None:
+    """It names nothing that anybody could own."""
+
+
+def _plain(name: str, value: Any) -> None:
     """A scalar, or a list of scalars: nothing in which a name could hide that has no rule."""
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value)):
         raise MalformedFrame(f"'{name}' is no object")
-    return value
 
 
 def _listed(name: str, value: Any) -> list[Any]:
@@ -239,10 +257,25 @@ def _listed(name: str, value: Any) -> list[Any]:
     return value
 
 
-def _one_of(words: frozenset[str], name: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in words:
-        raise MethodRefused(f"'{name}' is one of {', '.join(sorted(words))} here", detail_code="PARAM_NOT_ALLOWED")
+def _one_of(words: frozenset[str | None], name: str, value: Any) -> str | None:
+    if not (isinstance(value, str) or value is None) or value not in words:
+        shown = ", ".join(sorted(word or "null" for word in words))
+        raise MethodRefused(f"'{name}' is one of {shown} here", detail_code="PARAM_NOT_ALLOWED")
     return value
+
+
+def _model(name: str, value: Any) -> None:
+    """A model by its name alone: behind an '@' stands an account (gateway 2026.9.6 takes any)."""
+    if value is not None and not (isinstance(value, str) and _MODEL.fullmatch(value)):
+        raise MethodRefused(f"'{name}' is the name of a model, without an account", detail_code="PARAM_NOT_ALLOWED")
+
+
+_CHECKS: Mapping[Rule, Callable[[str, Any], None]] = {
+    Rule.ANY: _anything,
+    Rule.PASS: _plain,
+    Rule.MODEL: _model,
+    Rule.ATTACHMENTS: check_attachments,
+}
 
 
 def _id(name: str, value: Any, most: int) -> str:

@@ -23,7 +23,7 @@ def filtered(row: MethodRow | EventRow, payload: Any, namespace: Namespace) -> A
     if seen is NOTHING:
         return NOTHING
     if isinstance(row, MethodRow):
-        seen = own_rows(seen, row.rows, namespace, row.own)
+        seen = own_rows(seen, row.rows, namespace, row.own, row.without)
     if row.fields:
         return {name: seen[name] for name in seen if name in row.fields} if isinstance(seen, dict) else NOTHING
     return seen
@@ -56,8 +56,8 @@ def own_session(payload: Any, namespace: Namespace) -> Any:
     if not isinstance(payload, dict):
         return None
     for holder in (payload, payload.get("session")):
-        key = holder.get("key") if isinstance(holder, dict) else None
-        if key is not None and not (isinstance(key, str) and namespace.owns(key)):
+        keys = [holder.get("key"), holder.get("sessionKey")] if isinstance(holder, dict) else []
+        if not all(key is None or (isinstance(key, str) and namespace.owns(key)) for key in keys):
             return {"session": None}
         if isinstance(holder, dict) and is_foreign_object(holder, namespace):
             return {"session": None}

@@ -22,7 +22,9 @@ class Rule(enum.StrEnum):
     EXISTING_KEY = "existing-key"
     EXISTING_KEYS = "existing-keys"
     AGENT = "agent"
+    MODEL = "model"
     NEW_RUN = "new-run"
+    OWN_ID = "own-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """One of these words."""
+    """One of these words; None where `null` is one of them."""
 
-    words: frozenset[str]
+    words: frozenset[str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,9 @@ class Shape:
 
     members: Mapping[str, ParamRule]
     many: bool = False
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.members), self.many))
 
 
 ParamRule = Rule | Own | Only | Shape
@@ -67,7 +72,7 @@ def read_rule(word: Any) -> ParamRule:
     if match := _OWN.fullmatch(word):
         return Own(match[2], many=match[1] == "owns")
     if match := _ONLY.fullmatch(word):
-        return Only(frozenset(match[1].split("|")))
+        return Only(frozenset(None if word == "null" else word for word in match[1].split("|")))
     return Rule(word)
 
 

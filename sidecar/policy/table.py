@@ -6,11 +6,11 @@ import enum
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.policy.resets import METHOD
-from sidecar.policy.rules import Own, ParamRule, Rule, leaves, read_rules
+from sidecar.policy.rules import Own, ParamRule, Rule, Shape, leaves, read_rules
 
 
 class PolicyError(ValueError):
@@ -53,6 +53,9 @@ class MethodRow:
     own: str = ""
     """The member of such a row that names its owner; empty: the row itself."""
 
+    without: tuple[str, ...] = ()
+    """Dotted places: a row of such a list in which one of them holds something does not stay."""
+
     fields: frozenset[str] = frozenset()
     """Where given, the members of the payload that stay."""
 
@@ -62,10 +65,19 @@ class MethodRow:
     answer: Any = None
     """Where set, the payload that we answer without asking the gateway."""
 
+    otherwise: Any = None
+    """The same for callers for whom the row does not hold; else they are refused."""
+
     as_admin: bool = False
     """The gateway asks for admin: executed on the sidecar's own connection, and audited."""
 
     starts_run: bool = False
+    starts_when: tuple[str, ...] = ()
+    """It starts a run only if the client gives one of these; empty: always."""
+
+    run: str = ""
+    """The member of the answer that names the run, where the gateway chooses its id; empty: a parameter names it."""
+
     resets: bool = False
     """Its `message` may begin with `/new` or `/reset` (`policy.resets`)."""
 
@@ -75,9 +87,16 @@ class MethodRow:
     scope: str = ""
     """`agent`: it acts on all of an agent, `session`: on sessions alone; empty: as its parameters say (`policy.shared`)."""
 
+    unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Forced parameter → others that stand for it: where the client gave one of them, it is not forced."""
+
     roles: frozenset[str] = ROLES
+    profile: bool = False
+    """It holds where the gateway knows each user as one: behind a shared secret all are its owner."""
+
     since: str = ""
-    """The first version that has it, where not all that the table covers do."""
+    until: str = ""
+    """The first version that has it, and the first that has it no more, where not all that the table covers do."""
 
     observed: str = ""
     """Where its class was seen, if not where the table's head says."""
@@ -114,6 +133,12 @@ class EventRow:
     """With FILTER: as for methods."""
 
     fields: frozenset[str] = frozenset()
+    without: tuple[str, ...] = ()
+    """Dotted places: an event in which one of them holds something does not pass."""
+
+    handle: tuple[str, str] | None = None
+    """Kind and dotted place of the id by which it is known whose an event is that names nobody."""
+
     learns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -142,10 +167,19 @@ class Table:
 
     def passes_method(self, name: str, roles: Collection[str] = ROLES) -> bool:
         row = self.methods.get(name)
-        return row is not None and not row.roles.isdisjoint(roles)
+        return row is not None and (row.otherwise is not None or not row.roles.isdisjoint(roles))
 
     def passes_event(self, name: str) -> bool:
         return name in self.events or name == "connect.challenge"
+
+    def without_profiles(self) -> Table:
+        """The same for a gateway that takes all users for its owner."""
+        kept = {
+            name: MethodRow(name, answer=row.otherwise) if row.profile else row
+            for name, row in self.methods.items()
+            if not row.profile or row.otherwise is not None
+        }
+        return replace(self, methods=kept)
 
     def kinds(self) -> frozenset[str]:
         """Kinds of objects whose owners are learned."""
@@ -215,7 +249,8 @@ def _named(name: str, row: Any, read: Callable[[str, Any], _Row]) -> _Row:
 
 _METHOD_WORDS = frozenset(
     {
-        "params", "force", "set", "response", "rows", "own", "fields", "learns", "answer", "as_admin", "starts_run", "resets",
+        "params", "force", "unless", "set", "response", "rows", "own", "without", "fields", "learns", "answer", "otherwise",
+        "as_admin", "starts_run", "starts_when", "run", "resets", "profile", "until",
         "responses", "scope", "roles", "since", "observed",
     }
 )  # fmt: skip
@@ -225,11 +260,11 @@ _FORCEABLE = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT, Rule.NEW_RUN})
 def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
     _refuse_unknown(name, row, _METHOD_WORDS)
     params, force = read_rules(row.get("params", {})), read_rules(row.get("force", {}))
-    if any(rule not in _FORCEABLE for rule in force.values()):
+    if any(rule not in _FORCEABLE for rule in leaves(force)):
         raise PolicyError(f"{name}: only a key, an agent or a run can be forced")
-    starts_run = bool(row.get("starts_run", False))
-    if starts_run != (Rule.NEW_RUN in {**params, **force}.values()):
-        raise PolicyError(f"{name}: what starts a run has one parameter that names it")
+    starts_run, run = bool(row.get("starts_run", False)), row.get("run", "")
+    if starts_run != (bool(run) != (Rule.NEW_RUN in {**params, **force}.values())):
+        raise PolicyError(f"{name}: what starts a run has one parameter, or a member of its answer, that names it")
     roles = frozenset(row.get("roles", ROLES))
     if not roles or not roles <= ROLES:
         raise PolicyError(f"{name}: roles are {', '.join(sorted(ROLES))}")
@@ -238,35 +273,52 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
         raise PolicyError(f"{name}: the scope is an agent or a session")
     return MethodRow(
         name=name,
-        params={**params, **force},
+        params={**params, **{one: _both(params.get(one), rule) for one, rule in force.items()}},
         force=force,
+        unless={one: _places(others) for one, others in row.get("unless", {}).items()},
         fixed=dict(row.get("set", {})),
         response=row.get("response", "pass"),
         rows=_places(row.get("rows", ())),
         own=row.get("own", ""),
+        without=_places(row.get("without", ())),
         fields=frozenset(row.get("fields", ())),
         learns=_learns(row),
         answer=row.get("answer"),
+        otherwise=row.get("otherwise"),
         as_admin=bool(row.get("as_admin", False)),
         starts_run=starts_run,
+        starts_when=_places(row.get("starts_when", ())),
+        run=run,
         resets=bool(row.get("resets", False)),
         responses=row.get("responses", 1),
         scope=scope,
         roles=roles,
+        profile=bool(row.get("profile", False)),
         since=row.get("since", ""),
+        until=row.get("until", ""),
         observed=row.get("observed", ""),
     )
+
+
+def _both(written: ParamRule | None, forced: ParamRule) -> ParamRule:
+    """What is forced counts; of an object of which only some members are forced, the others keep their rules."""
+    if isinstance(written, Shape) and isinstance(forced, Shape):
+        return Shape({**written.members, **forced.members})
+    return forced
 
 
 def _event(name: str, row: Any) -> EventRow:
     if isinstance(row, str):
         return EventRow(Passage(row))
-    _refuse_unknown(name, row, frozenset({"own", "filter", "fields", "learns"}))
+    _refuse_unknown(name, row, frozenset({"own", "filter", "fields", "learns", "without", "handle"}))
+    handle = next(iter(row.get("handle", {}).items()), None)
     return EventRow(
         Passage.FILTER,
         own=row.get("own", ""),
         response=row.get("filter", "own"),
         fields=frozenset(row.get("fields", ())),
+        without=_places(row.get("without", ())),
+        handle=handle,
         learns=_learns(row),
     )
 

@@ -12,6 +12,7 @@ from sidecar.domain.principal import Principal
 from sidecar.gateways.greeting import Upstream
 from sidecar.policy.table import Table
 from sidecar.protocol.handshake import ClientHello
+from sidecar.relay.audience import Audience
 from sidecar.telemetry.facts import Report
 
 
@@ -22,6 +23,8 @@ class RunLedger(Protocol):
 
     async def require_own(self, slug: str, run_id: str) -> str: ...
 
+    def started(self, slug: str, run_id: str) -> None: ...
+
     def ended(self, slug: str, run_id: str) -> None: ...
 
 
@@ -29,6 +32,8 @@ class HandleBook(Protocol):
     """Whose is this object? `require` raises ForeignKey, StorageAway."""
 
     def learn(self, kind: str, handles: Iterable[str], slug: str) -> None: ...
+
+    def is_known(self, kind: str, handle: str, slug: str) -> bool: ...
 
     async def require(self, kind: str, handle: str, slug: str) -> None: ...
 
@@ -45,10 +50,14 @@ class GatewayDoor(Protocol):
     @property
     def accepts_workspace(self) -> bool: ...
 
+    @property
+    def audience(self) -> Audience | None:
+        """Who is here of its users; None where the gateway sends every event to everybody (before 2026.8)."""
+
     def require(self) -> Table:
         """The policy in force. Raises GatewayAway, GatewayOpen."""
 
-    def require_runs(self) -> Table:
+    def require_runs(self, agent_id: str) -> Table:
         """The same before a run starts, or something is done as admin. Raises GatewayNotCovered too."""
 
     async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
@@ -58,6 +67,16 @@ class GatewayDoor(Protocol):
         """Connect as this user; `first_time`: the gateway does not know them yet. Raises GatewayAway, ProtocolRefused."""
 
 
+class Home(Protocol):
+    """Where a user is."""
+
+    @property
+    def environment(self) -> Environment: ...
+
+    @property
+    def namespace(self) -> Namespace: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """Handed in by `app`."""
@@ -65,8 +84,7 @@ class Rooms:
     verify: Callable[[str, str], Awaitable[Principal]]
     """(token, connection id) → who. Raises TokenRefused, IdentityAway."""
 
-    namespace: Callable[[Principal], Namespace]
-    environment: Callable[[Principal, Namespace], Awaitable[Environment]]
+    home: Callable[[Principal], Awaitable[Home]]
     """Made on first use. Raises Outage, SidecarError."""
 
     door: Callable[[str], GatewayDoor]

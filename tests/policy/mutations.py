@@ -52,6 +52,8 @@ BY_RULE: dict[Rule, list[Any]] = {
     Rule.AGENT: AGENTS,
     Rule.NEW_RUN: RUNS,
     Rule.TEXT: TEXTS,
+    Rule.MODEL: ["fake/fake-1", None, "fake/fake-1@alice", "a b", ""],
+    Rule.OWN_ID: ["c1", "agent:u-alice:main", "é"],
     Rule.PATH: ["notes.md", "a/b.txt", "", "../x", "/etc/passwd", "~/x", "C:\\x", "a\\..\\b", "a/../../x"],
     Rule.ATTACHMENTS: [[], FILES[:1], FILES[:2], FILES[1:2], FILES],
 }
@@ -61,6 +63,7 @@ GOOD = {
     Rule.AGENT: 4,
     Rule.NEW_RUN: 2,
     Rule.PATH: 3,
+    Rule.MODEL: 2,
     Rule.TEXT: 3,
     Rule.ATTACHMENTS: 2,
 }
@@ -81,7 +84,8 @@ def value_for(rng: random.Random, rule: ParamRule) -> Any:
         case Shape(members):
             return {name: value_for(rng, inner) for name, inner in members.items() if rng.random() < 0.7}
         case Only(words):
-            return rng.choice([*sorted(words), *REST] if rng.random() < 0.2 else sorted(words))
+            honest = sorted(words, key=str)
+            return rng.choice([*honest, *REST] if rng.random() < 0.2 else honest)
         case Rule():
             values = BY_RULE.get(rule, REST)
             return rng.choice(values[: GOOD.get(rule, len(values))] if rng.random() < 0.8 else values)

@@ -57,6 +57,10 @@ def obeys(rule: ParamRule | None, value: Any) -> bool:
             return isinstance(value, dict) and all(obeys(members.get(name), one) for name, one in value.items())
         case Rule.PATH:
             return isinstance(value, str) and is_inside(value)
+        case Rule.MODEL:
+            return value is None or (isinstance(value, str) and not re.search(r"[@\s]", value))
+        case Rule.OWN_ID:
+            return isinstance(value, str) and re.fullmatch(r"u-bob-[0-9a-f]{32}", value) is not None
         case Rule.PASS:
             return not holds_objects(value)
         case Rule.KEY | Rule.EXISTING_KEY:

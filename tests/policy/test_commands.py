@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,9 @@ GAPS = [
     "\\n",
 ]
 """White space of Unicode, and what shows as nothing; the last is a backslash and an n."""
+
+DROPPED = [chr(code) for code in (*range(9), 11, 12, *range(14, 32), 127)]
+"""Control characters that a gateway takes out of a message before it reads it."""
 
 
 def refused(text: str) -> bool:
@@ -100,6 +105,21 @@ def test_whatever_stands_before_and_behind(gap: str) -> None:
         "line\n\n\t/queue x",
         "literally\\n/new",
         "literally \\n/trajectory\\nx",
+        "\x01/unheard-of",
+        "\x7f /unheard-of",
+        "/un\x02heard-of",
+        "hi /mo\x01del fake/other",
+        "hi\x00 \x03/ex\x1fec host=gateway",
+        "/\u212aubectl",
+        "[x] /unheard-of",
+        "[x]/unheard-of",
+        "[Sat 12:00]\n/unheard-of",
+        "\\n[x] [y]\\n /unheard-of",
+        "[\x01x]\x01/unheard-of",
+        "/1password x",
+        "/1st",
+        "/\u00fcber x",
+        "[x] /models/list",
     ],
 )
 def test_refused(text: str) -> None:
@@ -124,8 +144,15 @@ def test_refused(text: str) -> None:
         "a /models/ folder",
         "a ./model or ../reset",
         "1/2 /3",
-        "/1st",
+        "/3 of it",
+        "/* a comment */",
         "/ model",
+        "[x] /etc/hosts is empty",
+        "[x\n] /unheard-of",
+        "[x /unheard-of",
+        "[see](/unheard-of)",
+        "alice: /unheard-of",
+        "so\x01/unheard-of",
         "~/new",
         "<b>x</b>",
         "/modelling is fun, said /modelling"[11:],
@@ -158,9 +185,22 @@ def test_a_closed_command_is_found_in_any_text(
     assert refused(f"{before}{gap}/{written}{end}{after if end else ''}")
 
 
-@given(st.lists(gaps, max_size=4).map("".join), st.from_regex(r"[a-zA-Z_][\w-]{0,12}", fullmatch=True), prose)
+leads = st.lists(st.one_of(gaps, st.sampled_from(["[x]", "[Sat 12:00] "])), max_size=4).map("".join)
+
+
+@given(leads, st.from_regex(r"[a-zA-Z_][\w-]{0,12}", fullmatch=True), prose)
 def test_at_the_start_only_what_is_allowed(lead: str, command: str, after: str) -> None:
-    assert refused(f"{lead}/{command} {after}") == (command.lower() not in TABLE.allowed_commands)
+    may = unicodedata.normalize("NFC", command).lower() in TABLE.allowed_commands
+    assert refused(f"{lead}/{command} {after}") is not may
+
+
+@given(st.data(), st.sampled_from(CLOSED), st.booleans())
+def test_what_a_gateway_takes_out_hides_no_command(data: st.DataObject, command: str, leads_text: bool) -> None:
+    plain = f"/{command} x" if leads_text else f"so /{command} x"
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(plain)))
+        plain = plain[:at] + data.draw(st.sampled_from(DROPPED)) + plain[at:]
+    assert refused(plain)
 
 
 @given(prose)
@@ -168,7 +208,7 @@ def test_text_without_a_slash_is_never_a_command(text: str) -> None:
     check_text(text, TABLE)
 
 
-@pytest.mark.parametrize("filling", ["x", "/", " ", "\\n", " /x", "\u200b"])
+@pytest.mark.parametrize("filling", ["x", "/", " ", "\\n", " /x", "\u200b", "[", "[x]", "[x", "\x01", "e\u0301"])
 def test_a_text_has_an_end(filling: str) -> None:
     text = (filling * MAX_TEXT)[:MAX_TEXT]
     refused(text)

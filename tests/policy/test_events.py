@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.events import Verdict, judge, rewrite
+from sidecar.policy.events import Verdict, claimed, judge, rewrite
 from sidecar.policy.own import NOTHING
 from sidecar.policy.table import Passage, read_table
 from sidecar.protocol.frames import Event, read_event
@@ -78,7 +78,7 @@ def test_somebody_elses(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["presence", "cron", "task", "config.changed", "", "CHAT", "chat ", "connect.challenge"]
+    "name", ["presence", "heartbeat", "portal.changed", "config.changed", "", "CHAT", "chat ", "connect.challenge"]
 )
 @pytest.mark.parametrize("payload", [{}, {"sessionKey": "agent:u-bob:main", "agentId": "u-bob"}])
 def test_no_row_no_passage(name: str, payload: Any) -> None:
@@ -177,3 +177,21 @@ def test_an_event_is_filtered_by_its_top() -> None:
     payload = {"agentId": "u-bob", "parentSessionKey": "agent:u-alice:main", "n": 1}
     assert rewrite("x.changed", payload, BOB, NESTED) == {"agentId": "u-bob", "n": 1}
     assert rewrite("x.changed", {**payload, "sessionKey": "agent:u-alice:x"}, BOB, NESTED) is NOTHING
+
+
+def test_an_event_that_names_nobody_may_be_known_by_its_id() -> None:
+    payload = {"id": "q1", "status": "answered", "answers": {"q": ["yes"]}}
+    assert claimed("question.resolved", payload, TABLE) == ("question", "q1")
+    assert claimed("question.resolved", {"id": 7}, TABLE) is None
+    assert claimed("question.resolved", None, TABLE) is None
+    assert claimed("cron", payload, TABLE) is None
+    assert rewrite("question.resolved", payload, BOB, TABLE) is NOTHING
+    assert rewrite("question.resolved", payload, BOB, TABLE, known=True) == payload
+    assert rewrite("question.resolved", {**payload, "agentId": "u-alice"}, BOB, TABLE, known=True) is NOTHING
+
+
+def test_an_event_with_something_that_is_not_a_users_does_not_pass() -> None:
+    asked = {"id": "q1", "sessionKey": "agent:u-bob:main", "questions": [{"id": "q"}]}
+    assert rewrite("question.requested", asked, BOB, TABLE) == asked
+    secret = {**asked, "questions": [{"id": "q", "secretStore": {"name": "KEY"}}]}
+    assert rewrite("question.requested", secret, BOB, TABLE) is NOTHING

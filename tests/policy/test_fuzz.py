@@ -93,10 +93,12 @@ def _check_sent(sent: bytes, request_id: str, patched: Patched | None) -> None:
     params = seen.get("params", {})
     assert seen["id"] == request_id
     assert set(seen) <= REQUEST_FIELDS
-    if patched is not None and row.starts_run:
+    starts = row.starts_run and (not row.starts_when or any(params.get(name) is not None for name in row.starts_when))
+    if patched is not None and starts:
         assert params.pop("workspaceDir") == patched.workspace_dir
         assert params.pop("authProfileId") == patched.auth_profile_id
-    assert set(row.force) <= set(params)
+    assert {name for name in row.force if not any(params.get(one) for one in row.unless.get(name, ()))} <= set(params)
+    assert {name: params.pop(name) for name in row.fixed} == row.fixed
     wrong = {name: value for name, value in params.items() if not obeys(row.params.get(name), value)}
     assert not wrong, wrong
 
@@ -188,7 +190,7 @@ def seen_whole(raw: bytes) -> str:
 
 
 def test_frames_of_a_gateway() -> None:
-    plentiful(run(gateway_frame, seen_whole), *(verdict.value for verdict in Verdict))
+    plentiful(run(gateway_frame, seen_whole), "pass", "rewrite", "foreign", "unlisted")
 
 
 def test_damaged_frames_of_a_gateway() -> None:

@@ -66,13 +66,21 @@ def test_members_that_hold_agents(member: str) -> None:
 def test_an_agent_beside_a_key_is_the_keys() -> None:
     assert own({"sessionKey": "agent:u-bob:main", "agentId": "main"}, BOB) is NOTHING
     for scope in (
-        {"sessionKey": "", "agentId": "u-bob"},
+        {"sessionKey": "", "agentId": "main"},
         {"sessionKey": 7},
         {"agentId": 7},
         {"sessionKey": ["agent:u-bob:main"]},
         {"sessionKey": "global"},
     ):
         assert own(scope, BOB) is NOTHING
+
+
+def test_an_empty_key_names_nobody() -> None:
+    """Automations of an agent say so (2026.9.6)."""
+    task = {"sessionKey": "", "ownerKey": "", "agentId": "u-bob"}
+    assert own(task, BOB) == task
+    assert names_own(task, BOB)
+    assert not names_own({"sessionKey": "", "key": ""}, BOB)
 
 
 def test_a_key_that_is_no_session_key_is_a_word() -> None:
@@ -159,6 +167,9 @@ def test_only_rows_that_name_the_caller_stay() -> None:
     assert own_rows(None, ("tasks",), BOB) is None
     assert own_rows(ROWS, (".",), BOB) == ROWS[:3]
     assert own_rows({"tasks": ROWS}, (".",), BOB) == []
+    own_key = {"sessionKey": "agent:u-bob:main"}
+    secret = [{**own_key, "questions": [{"store": "x"}]}, {**own_key, "questions": [{"store": None}, {}]}]
+    assert own_rows({"tasks": secret}, ("tasks",), BOB, without=("questions.store",)) == {"tasks": secret[1:]}
     asked = [{"id": at, "request": row} for at, row in enumerate(ROWS)]
     assert own_rows([*asked, None, {"request": None}], (".",), BOB, "request") == asked[:3]
     assert own_rows({"total": "many", "tasks": []}, ("tasks",), BOB) == {"total": 0, "tasks": []}

@@ -52,6 +52,8 @@ BY_RULE: dict[Rule, st.SearchStrategy[Any]] = {
     Rule.TEXT: texts,
     Rule.ATTACHMENTS: files,
     Rule.NEW_RUN: runs,
+    Rule.OWN_ID: runs,
+    Rule.MODEL: st.sampled_from(["fake/fake-1", None, "fake/fake-1@alice", "a b", ""]) | st.text(max_size=8),
     Rule.PATH: st.sampled_from(["notes.md", "a/b", "", "..", "a/../b", "/etc/passwd", "C:x", "a\\b", " a"])
     | st.text(max_size=8),
 }
@@ -62,7 +64,7 @@ def fitting(rule: ParamRule) -> st.SearchStrategy[Any]:
         case Own(_, many):
             return st.lists(runs, max_size=3) if many else runs
         case Only(words):
-            return st.sampled_from([*sorted(words), "x"])
+            return st.sampled_from([*sorted(words, key=str), "x"])
         case Shape(members, many):
             one = st.fixed_dictionaries({}, optional={name: fitting(inner) for name, inner in members.items()})
             return st.lists(one, max_size=2) if many else one
@@ -114,12 +116,15 @@ def test_whatever_is_asked(data: st.DataObject, method: str, patched: Patched | 
         return
     injected = (
         {"workspaceDir": PATCHED.workspace_dir, "authProfileId": PATCHED.auth_profile_id}
-        if patched and row.starts_run
+        if patched
+        and row.starts_run
+        and (not row.starts_when or any(decision.params.get(one) is not None for one in row.starts_when))
         else {}
     )
     assert {name: decision.params.get(name) for name in injected} == injected
     own = {name: value for name, value in decision.params.items() if name not in injected}
-    assert set(row.force) | set(row.fixed) <= set(own) <= set(row.params) | set(row.fixed)
+    forced = {name for name in row.force if not any(own.get(other) for other in row.unless.get(name, ()))}
+    assert forced | set(row.fixed) <= set(own) <= set(row.params) | set(row.fixed)
     assert {name: own[name] for name in row.fixed} == row.fixed
     assert all(obeys(row.params[name], value) for name, value in own.items() if name not in row.fixed), own
     assert {name for name, rule in row.params.items() if rule is not Rule.DROP} & set(params) <= set(own)
@@ -400,6 +405,58 @@ def test_one_of_some_words() -> None:
     for value in ("allow-always", "DENY", "", None, ["deny"]):
         with pytest.raises(MethodRefused, match="allow-once, deny"):
             asked("x.many", decision=value)
+
+
+def test_a_model_has_no_account() -> None:
+    for model in ("fake/fake-1", None):
+        assert forwarded("sessions.patch", key="main", model=model)["model"] == model
+    refused: list[Any] = ["fake/fake-1@alice", "a b", "", 7, ["fake"]]
+    for other in refused:
+        with pytest.raises(MethodRefused, match="without an account"):
+            ask("sessions.patch", {"key": "main", "model": other})
+
+
+def test_an_id_that_the_gateway_keeps_for_all_is_the_users_own() -> None:
+    sent = forwarded("sessions.create", idempotencyKey="c1")["idempotencyKey"]
+    assert sent == forwarded("sessions.create", idempotencyKey="c1")["idempotencyKey"]
+    assert sent.startswith("u-bob-")
+    assert sent != forwarded("sessions.create", idempotencyKey="c2")["idempotencyKey"]
+
+
+def test_null_may_be_one_of_the_words() -> None:
+    assert forwarded("sessions.patch", key="main", permissionMode=None)["permissionMode"] is None
+    with pytest.raises(MethodRefused, match="null"):
+        ask("sessions.patch", {"key": "main", "permissionMode": "full"})
+    with pytest.raises(MethodRefused):
+        ask("sessions.create", {"permissionMode": None})
+
+
+def test_a_member_of_an_object_is_forced() -> None:
+    assert forwarded("sessions.search", query="x")["scope"] == {"agentId": "u-bob"}
+    scope = {"label": "x", "agentId": "main"}
+    assert forwarded("sessions.search", query="x", scope=scope)["scope"] == {"label": "x", "agentId": "u-bob"}
+    assert "scope" not in forwarded("sessions.search", query="x", sessionKeys=["main"])
+    assert forwarded("sessions.search", query="x", sessionKeys=[])["scope"] == {"agentId": "u-bob"}
+
+
+def test_some_requests_start_a_run_only_with_a_message() -> None:
+    bare, said = ask("sessions.create", {}), ask("sessions.create", {"message": "hi"})
+    assert isinstance(bare, Forward)
+    assert isinstance(said, Forward)
+    assert (bare.new_run, said.new_run, said.new_run_param) == (None, "ours-0", "")
+    assert said.params == {"agentId": "u-bob", "message": "hi"}
+
+
+def test_who_may_not_call_may_be_answered_something_harmless() -> None:
+    guest = decide("question.list", {}, BOB, TABLE, new_id=ids(), roles={"guest"})
+    assert guest == Answer({"questions": []})
+    assert TABLE.passes_method("question.list", {"guest"})
+    shared = TABLE.without_profiles()
+    assert decide("users.prefs.get", {"keys": ["a"]}, BOB, shared, new_id=ids()) == Answer(
+        {"status": "ok", "entries": {}}
+    )
+    assert not shared.passes_method("users.self")
+    assert TABLE.passes_method("users.self")
 
 
 def test_a_path_stays_inside() -> None:

@@ -198,7 +198,7 @@ SECRETS = {
 
 
 @given(
-    st.dictionaries(st.sampled_from(["label", "updatedAt", "pinned", *SECRETS]), nested),
+    st.dictionaries(st.sampled_from(["label", "updatedAt", "pinned", *SECRETS]), st.text(max_size=5) | st.integers()),
     st.sampled_from(FOREIGN_SCOPES),
 )
 def test_of_a_stored_entry_only_what_is_listed(entry: dict[str, Any], parent: Any) -> None:

@@ -14,7 +14,7 @@ from sidecar.policy.events import Verdict, judge
 from sidecar.policy.own import NOTHING, own
 from sidecar.policy.requests import Forward, Patched, decide
 from sidecar.policy.responses import FILTERS
-from sidecar.policy.rules import Rule, leaves
+from sidecar.policy.rules import Rule
 from sidecar.policy.shared import closed_in_shared_agent, is_open
 from sidecar.policy.table import MethodRow, PolicyError, read_table
 from sidecar.protocol.frames import UNREAD, Event
@@ -195,7 +195,7 @@ def test_whatever_goes_on_names_the_users_own_corner(method: str, data: st.DataO
         sent = decided.params.get(name)
         for one in sent if isinstance(sent, list) else [sent]:
             assert one is None or (one == "shared" if rule is Rule.AGENT else BOB.owns(one))
-    if Rule.AGENT in leaves(row.params) and row.response not in {"session-rows", "own-agent"}:
+    if Rule.AGENT in row.params.values() and row.response not in {"session-rows", "own-agent"}:
         assert any(rule is not Rule.AGENT and decided.params.get(name) for name, rule in named.items())
 
 
@@ -204,9 +204,8 @@ def test_every_run_works_where_the_patched_gateway_is_told() -> None:
     starting = [name for name, row in TABLE.methods.items() if row.starts_run]
     assert {"agent", "chat.send"} <= set(starting)
     for name in starting:
-        decided = decide(
-            name, {"workspaceDir": "/data/u-alice/workspace"}, BOB, TABLE, new_id=lambda: "new", patched=patched
-        )
+        given = {"workspaceDir": "/data/u-alice/workspace", **dict.fromkeys(TABLE.methods[name].starts_when[:1], "hi")}
+        decided = decide(name, given, BOB, TABLE, new_id=lambda: "new", patched=patched)
         assert isinstance(decided, Forward)
         assert (decided.params["workspaceDir"], decided.params["authProfileId"]) == (
             "/data/u-bob/workspace",

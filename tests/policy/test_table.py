@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from sidecar.policy.responses import FILTERS
-from sidecar.policy.rules import Own, ParamRule, Rule, Shape
-from sidecar.policy.table import Class, EventRow, MethodRow, Passage, PolicyError, read_table
+from sidecar.policy.rules import Only, Own, ParamRule, Rule, Shape, leaves
+from sidecar.policy.table import ROLES, Class, EventRow, MethodRow, Passage, PolicyError, read_table
 from tests.policy.people import SOURCE, TABLE
+
+ADVERTISED = json.loads(Path(__file__).with_name("advertised.json").read_text())
 
 SMALL = """
 [gateway]
@@ -161,36 +165,82 @@ def test_the_table_that_ships_covers_the_tested_gateways() -> None:
     assert TABLE.covers("2026.8.2")
 
 
+@pytest.mark.parametrize("version", sorted(ADVERTISED))
+def test_every_method_and_event_of_a_gateway_has_one_row(version: str) -> None:
+    """`hello-ok.features`, as an admin's connection was told; the handshake's own event needs none."""
+    advertised = ADVERTISED[version]
+    assert set(advertised["methods"]) <= TABLE.methods.keys() | TABLE.denied_methods.keys()
+    assert set(advertised["events"]) - {"connect.challenge"} <= TABLE.events.keys() | TABLE.denied_events.keys()
+    assert all(why.strip() for why in (*TABLE.denied_methods.values(), *TABLE.denied_events.values()))
+    assert version in TABLE.observed
+
+
 @pytest.mark.parametrize("row", TABLE.methods.values(), ids=lambda row: row.name)
 def test_every_row_can_be_obeyed(row: MethodRow) -> None:
     assert row.response in {"pass", *FILTERS}
     assert set(row.force) <= set(row.params)
+    assert set(row.unless) <= set(row.force)
+    assert set(row.starts_when) <= set(row.params)
+    assert not set(row.fixed) & set(row.force)
     assert row.responses in {1, 2}
-    assert sum(rule is Rule.NEW_RUN for rule in row.params.values()) == int(row.starts_run)
+    assert sum(rule is Rule.NEW_RUN for rule in row.params.values()) == int(row.starts_run and not row.run)
+    assert Rule.NEW_RUN not in {
+        rule for name, rule in row.params.items() if isinstance(rule, Shape) for rule in leaves({name: rule})
+    }
     if row.answer is not None:
         assert (row.params, row.force, row.response, row.starts_run) == ({}, {}, "pass", False)
+    assert row.otherwise is None or row.profile or row.roles != ROLES
+
+
+@pytest.mark.parametrize("row", TABLE.events.values(), ids=list(TABLE.events))
+def test_every_event_can_be_obeyed(row: EventRow) -> None:
+    assert row.response in FILTERS
+    assert row.handle is None or row.handle[0] in TABLE.kinds()
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE.methods.values() if row.as_admin], ids=lambda row: row.name)
+def test_what_is_done_as_admin_names_the_callers_own(row: MethodRow) -> None:
+    """The connection may do anything: what it does is bound to a key, an agent or an id of the caller's, and guests have none."""
+    bound = {rule for rule in row.params.values() if rule in KEYS or rule is Rule.AGENT or isinstance(rule, Own)}
+    assert bound
+    assert row.response != "pass"
+    assert "guest" not in row.roles
+    assert Rule.ANY not in leaves(row.params)
+    assert not row.starts_run
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE.methods.values() if row.starts_run], ids=lambda row: row.name)
 def test_what_starts_a_run_is_the_callers_own(row: MethodRow) -> None:
-    """Both are set where the client left them out: else the gateway takes its default agent, or a run without a claim."""
-    assert row.force["sessionKey"] is Rule.KEY
-    assert row.force["idempotencyKey"] is Rule.NEW_RUN
-    assert row.params["message"] is Rule.TEXT
+    """In a session of the caller's, and under an id that was claimed for it, or that the gateway chooses and tells."""
+    assert any(rule in KEYS for rule in row.params.values())
+    named = [name for name, rule in row.params.items() if rule is Rule.NEW_RUN]
+    assert all(row.force[name] is Rule.NEW_RUN for name in named)
+    assert bool(named) != bool(row.run)
+    assert row.params.get("message", Rule.TEXT) is Rule.TEXT
 
 
 KEYS: set[ParamRule] = {Rule.KEY, Rule.EXISTING_KEY}
 NAMED: dict[str, set[ParamRule]] = {
-    "sessionKey": KEYS,
+    "sessionKey": KEYS | {Rule.DROP},
     "key": KEYS,
     "parentSessionKey": KEYS,
     "spawnedBy": KEYS,
     "sessionKeys": {Rule.EXISTING_KEYS},
-    "keys": {Rule.EXISTING_KEYS},
+    "keys": {Rule.EXISTING_KEYS, Rule.PASS},
     "agentId": {Rule.AGENT},
-    "runId": {Own("run")},
-    "idempotencyKey": {Rule.NEW_RUN, Rule.DROP},
-    "sessionId": {Rule.DROP},
+    "runId": {Own("run"), Rule.PASS},
+    "taskId": {Own("task"), Own("suggestion"), Rule.PASS},
+    "taskIds": {Own("task", many=True)},
+    "jobId": {Own("cron")},
+    "path": {Rule.PATH},
+    "model": {Rule.MODEL},
+    "cwd": set(),
+    "projectId": {Rule.DROP},
+    "workspaceDir": {Rule.DROP},
+    "agentScope": {Rule.DROP},
+    "decision": {Only(frozenset({"allow-once", "deny"}))},
+    "idempotencyKey": {Rule.NEW_RUN, Rule.OWN_ID},
+    "sessionId": {Rule.DROP, Rule.PASS},
     "message": {Rule.TEXT},
     "attachments": {Rule.ATTACHMENTS},
     "deliver": {Rule.DROP},
@@ -199,19 +249,29 @@ NAMED: dict[str, set[ParamRule]] = {
 }
 
 
+WITHIN = {
+    "keys": {"users.prefs.get"},
+    "sessionId": {"sessions.resolve"},
+    "runId": {"artifacts.list", "artifacts.get", "artifacts.download", "cron.runs"},
+    "taskId": {"artifacts.list", "artifacts.get", "artifacts.download"},
+}
+"""Where the gateway looks such an id up within a session, agent or job that is the caller's."""
+
+
 @pytest.mark.parametrize(
     ("method", "name", "rule"),
     [(row.name, name, rule) for row in TABLE.methods.values() for name, rule in row.params.items() if name in NAMED],
 )
 def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, name: str, rule: ParamRule) -> None:
     assert rule in NAMED[name], method
+    if rule is Rule.PASS:
+        assert method in WITHIN[name], method
 
 
 @pytest.mark.parametrize(
     "method",
     [
         "config.patch",
-        "config.get",
         "config.apply",
         "agents.create",
         "agents.delete",
@@ -220,13 +280,6 @@ def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, na
         "logs.tail",
         "portal.open",
         "fs.listDir",
-        "audit.list",
-        "users.list",
-        "system-presence",
-        "usage.status",
-        "usage.cost",
-        "sessions.usage",
-        "exec.approval.resolve",
         "device.pair.approve",
         "node.invoke",
         "secrets.list",
@@ -238,7 +291,6 @@ def test_a_parameter_that_names_a_thing_is_never_passed_as_it_is(method: str, na
         "wake",
         "connect",
         "tools.invoke",
-        "artifacts.get",
     ],
 )
 def test_what_users_may_not(method: str) -> None:
@@ -250,10 +302,11 @@ def test_what_users_may_not(method: str) -> None:
     [
         "presence",
         "config.changed",
-        "cron",
-        "task",
+        "heartbeat",
+        "session.typing",
+        "portal.changed",
         "device.pair.requested",
-        "exec.approval.requested",
+        "openclaw.approval.requested",
         "node.pair.requested",
     ],
 )
@@ -263,7 +316,7 @@ def test_events_of_nobody_stay_behind(event: str) -> None:
 
 def test_only_what_names_nobody_passes_unseen() -> None:
     unseen = {name for name, row in TABLE.events.items() if row.passage is Passage.PASS}
-    assert unseen == {"tick", "shutdown", "gateway.suspension"}
+    assert unseen == {"tick", "shutdown", "gateway.suspension", "chat.metadata.changed", "skills.changed"}
 
 
 def test_commands() -> None:
