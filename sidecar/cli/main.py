@@ -1,4 +1,4 @@
-"""`sidecar run`, `sidecar config check`, `sidecar config reference`.
+"""`sidecar run`, `sidecar config check|reference`, `sidecar doctor`, `sidecar gateway diff`, `sidecar audit tail`.
 
 Exit codes: 0 done, 1 it could not run or broke, 2 the command line or the configuration is wrong.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sidecar import __version__
-from sidecar.cli import config, run
+from sidecar.cli import audit, config, doctor, gateway, run
 from sidecar.errors import ConfigurationError, SidecarError
 
 _INTERRUPTED = 130
@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Print every setting with type, default, meaning and variable, and every metric.",
     )
     command.set_defaults(command=config.reference)
+
+    _add_config(doctor.add_command(commands))
+
+    for name, what, add_commands in (
+        ("gateway", "look at the gateways", gateway.add_commands),
+        ("audit", "look at the audit log", audit.add_commands),
+    ):
+        group = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        _add_config(add_commands(group.add_subparsers(title="commands", metavar="COMMAND", required=True)))
     return parser
 
 

@@ -213,16 +213,21 @@ class KeySet:
 
     async def _document(self) -> bytes:
         if not self._jwks_url:
-            self._jwks_url = await self._discover()
+            self._jwks_url = await discover(self._issuer.issuer, self._fetch)
         return await self._fetch(self._jwks_url)
 
-    async def _discover(self) -> str:
-        """OpenID Connect Discovery §4.3: a document that names another issuer speaks for that one."""
-        issuer = self._issuer.issuer
-        document = parse_object(await self._fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
-        if document.get("issuer") != issuer:
-            raise IdentityAway("its discovery document names another issuer: set `issuer` to exactly what it names")
-        url = document.get("jwks_uri")
-        if not isinstance(url, str) or url_problem(url) or (is_loopback(url) and not is_loopback(issuer)):
-            raise IdentityAway("its discovery document has no jwks_uri with https://: set jwks_url")
-        return url
+
+async def fetch_keys(issuer: IssuerOptions, fetch: Fetch) -> tuple[VerificationKey, ...]:
+    """What an issuer publishes at this moment, for who only wants to look. Raises IdentityAway, ValueError."""
+    return parse_keys(await fetch(issuer.jwks_url or await discover(issuer.issuer, fetch)))
+
+
+async def discover(issuer: str, fetch: Fetch) -> str:
+    """OpenID Connect Discovery §4.3: a document that names another issuer speaks for that one. Raises IdentityAway, ValueError."""
+    document = parse_object(await fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
+    if document.get("issuer") != issuer:
+        raise IdentityAway("its discovery document names another issuer: set `issuer` to exactly what it names")
+    url = document.get("jwks_uri")
+    if not isinstance(url, str) or url_problem(url) or (is_loopback(url) and not is_loopback(issuer)):
+        raise IdentityAway("its discovery document has no jwks_uri with https://: set jwks_url")
+    return url

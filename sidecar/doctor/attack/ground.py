@@ -1,0 +1,129 @@
+"""What the attack works with: names that no user can have, and what the victim has to lose. Pure."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sidecar.gateways.configuration import AgentOptions, agents_patch, closed_agent
+
+PREFIX = "doctor-attack"
+PROVIDER = PREFIX
+MODEL = f"{PROVIDER}/script"
+OURS = re.compile(r"doctor-attack-[0-9a-f]{8}-(victim|attacker|open)")
+"""Agents of this attack or of an earlier one. Users' are called `u-…`."""
+
+LINES = ("alpha", "beta", "gamma")
+"""What an attacker may know of the victim's file; the secret stands below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """One attack. `told` and `kept` are secrets of the victim: in her session, and in her file."""
+
+    number: str
+    root: str
+    """Of all workspaces, as the gateway sees it."""
+
+    config_path: str
+    state_dir: str
+    http_url: str
+    """Of the gateway, as it reaches itself."""
+
+    told: str
+    kept: str
+    session_id: str = ""
+
+    @classmethod
+    def new(cls, root: str, config_path: str, state_dir: str, http_url: str) -> Ground:
+        return cls(
+            number=secrets.token_hex(4),
+            root=root.rstrip("/"),
+            config_path=config_path,
+            state_dir=state_dir,
+            http_url=http_url,
+            told=f"told{secrets.token_hex(8)}",
+            kept=f"kept{secrets.token_hex(8)}",
+        )
+
+    def knowing(self, session_id: str) -> Ground:
+        return replace(self, session_id=session_id)
+
+    @property
+    def victim(self) -> str:
+        return f"{PREFIX}-{self.number}-victim"
+
+    @property
+    def attacker(self) -> str:
+        return f"{PREFIX}-{self.number}-attacker"
+
+    @property
+    def open(self) -> str:
+        return f"{PREFIX}-{self.number}-open"
+
+    @property
+    def her_key(self) -> str:
+        return f"agent:{self.victim}:main"
+
+    @property
+    def her_folder(self) -> str:
+        return self.workspace(self.victim)
+
+    @property
+    def her_file(self) -> str:
+        return f"{self.her_folder}/kept.txt"
+
+    def workspace(self, agent: str) -> str:
+        return f"{self.root}/{agent}/workspace"
+
+    def dotted(self, name: str) -> str:
+        """Her file `name`, by a way out of the attacker's workspace."""
+        return f"../../{self.victim}/workspace/{name}"
+
+
+def roster(
+    ground: Ground, source: Mapping[str, Any], effective: Mapping[str, Any], options: AgentOptions, *, control: bool
+) -> dict[str, Any]:
+    """The merge patch of `agents`: victim and attacker are what users' agents are, but for their model."""
+    ours = replace(options, model_allow=(MODEL,))
+    mine = {"model": {"primary": MODEL}, "utilityModel": MODEL}
+    closed = {
+        slug: closed_agent(slug, ground.workspace(slug), ours, effective) | mine
+        for slug in (ground.victim, ground.attacker)
+    }
+    if control:
+        closed[ground.open] = {"workspace": ground.workspace(ground.open), **mine}
+    return agents_patch(source, closed)
+
+
+def provider(base_url: str, key: str) -> dict[str, Any]:
+    """Our own model, for nothing."""
+    model = {
+        "id": MODEL.partition("/")[2],
+        "name": "sidecar doctor",
+        "reasoning": False,
+        "input": ["text"],
+        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+        "contextWindow": 200_000,
+        "maxTokens": 8192,
+    }
+    return {"baseUrl": base_url, "apiKey": key, "api": "openai-completions", "models": [model]}
+
+
+def leftovers(source: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Agents of earlier attacks, and whether their provider is still there."""
+    entries, providers = (_at(source, *path) for path in (("agents", "entries"), ("models", "providers")))
+    return [name for name in entries if OURS.fullmatch(name)], PROVIDER in providers
+
+
+def _at(source: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    value: Any = source
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+Word = Callable[[Ground], str]
