@@ -354,6 +354,8 @@ async def test_the_agent_has_no_tool(
 
 async def test_a_gateway_that_would_tell_serves_nobody(shared: House) -> None:
     """While the gateway puts an agent's daily notes into prompts, its users cannot share one. 2026.8.2 restarts to take that in."""
+    async with shared.client("nobody"):
+        """Somebody new would be told only that no gateway is ready."""
     await _patched(shared, {"agents": {"defaults": {"startupContext": {"enabled": True}}}})
     try:
         refusals = [refused async for refused in _until(shared, "GATEWAY_OPEN")]
@@ -378,4 +380,4 @@ async def _until(shared: House, detail_code: str) -> AsyncIterator[RequestError]
             if refused.detail_code == detail_code:
                 return
         await asyncio.sleep(0.1)
-    pytest.fail("it went on serving")
+    pytest.fail(f"it was never refused with {detail_code}")
