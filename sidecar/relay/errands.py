@@ -73,7 +73,8 @@ class Errands:
         return run_id, counted
 
     async def reset(self, reason: str, key: str, request_id: str) -> None:
-        """Empty a session. Raises MethodRefused."""
+        """Empty a session. Raises MethodRefused, and what `Scope.still_open` raises."""
+        self._scope.still_open()
         answer = await self.as_admin(resets.METHOD, {"key": key, "reason": reason}, request_id)
         if answer["ok"] is not True:
             raise MethodRefused(error_of_gateway(answer["error"])["message"], detail_code="RESET_FAILED")

@@ -17,6 +17,7 @@ import pytest
 
 from sidecar import settings
 from sidecar.app import App, serving, shipped_tables
+from sidecar.policy.rules import Rule
 from sidecar.policy.table import Table
 from sidecar.policy.versions import choose
 from tests.live.conftest import House
@@ -142,15 +143,21 @@ async def _reads_only(url: str, token: str) -> None:
         assert una.hello["server"]["version"] == VERSION
         assert "said before the update" in json.dumps(await una.request("chat.history", {"sessionKey": "main"}))
         assert [row["key"] for row in (await una.request("sessions.list"))["sessions"]] == ["agent:u-una:main"]
-        closed = [row.name for row in outdated().methods.values() if row.starts_run or row.as_admin]
-        assert {"chat.send", "agent"} <= {*closed}
-        for method in closed:
+        closed = [row for row in outdated().methods.values() if row.starts_run or row.as_admin]
+        assert {"chat.send", "agent", "sessions.delete", "sessions.reset"} <= {row.name for row in closed}
+        for row in closed:
+            run = {name: "run-1" for name, rule in row.params.items() if rule is Rule.NEW_RUN}
             with pytest.raises(RequestError) as refused:
-                await una.request(method, {"message": "x"} if method in {"chat.send", "agent"} else {})
-            assert refused.value.detail_code == "GATEWAY_NOT_COVERED", method
+                await una.request(row.name, {**run, **({"message": "x"} if "message" in row.params else {})})
+            assert refused.value.detail_code == "GATEWAY_NOT_COVERED", row.name
             assert refused.value.error["message"].startswith(SENTENCE)
             assert "retryable" not in refused.value.error
             assert "retryAfterMs" not in refused.value.error
+        for command in ("/reset", "/new", "/reset and more"):
+            with pytest.raises(RequestError) as refused:
+                await una.request("chat.send", {"sessionKey": "main", "message": command, "idempotencyKey": "run-2"})
+            assert refused.value.detail_code == "GATEWAY_NOT_COVERED", command
+        assert "said before the update" in json.dumps(await una.request("chat.history", {"sessionKey": "main"}))
         assert una.close_code is None
 
 
