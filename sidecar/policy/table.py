@@ -85,7 +85,8 @@ class MethodRow:
     """How many `res` frames answer one request: 2 for `agent` (`status: accepted`, then final)."""
 
     scope: str = ""
-    """`agent`: it acts on all of an agent, `session`: on sessions alone; empty: as its parameters say (`policy.shared`)."""
+    """`agent`: it reaches all of an agent, `settings`: it tells what an operator set of one; empty: as its parameters say
+    (`policy.shared`)."""
 
     unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Forced parameter → others that stand for it: where the client gave one of them, it is not forced."""
@@ -269,8 +270,8 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
     if not roles or not roles <= ROLES:
         raise PolicyError(f"{name}: roles are {', '.join(sorted(ROLES))}")
     scope = row.get("scope", "")
-    if scope not in {"", "agent", "session"}:
-        raise PolicyError(f"{name}: the scope is an agent or a session")
+    if scope not in {"", "agent", "settings"}:
+        raise PolicyError(f"{name}: the scope is an agent or its settings")
     return MethodRow(
         name=name,
         params={**params, **{one: _both(params.get(one), rule) for one, rule in force.items()}},

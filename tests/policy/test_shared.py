@@ -64,9 +64,17 @@ force = { agentId = "agent" }
 [methods."cron.add"]
 scope = "agent"
 params = { sessionKey = "existing-key", agentId = "agent" }
-[methods."talk.mode"]
-scope = "session"
+[methods."commands.list"]
+scope = "settings"
 force = { agentId = "agent" }
+params = { sessionKey = "existing-key" }
+[methods."sessions.resolve"]
+force = { agentId = "agent" }
+params = { key = "existing-key", spawnedBy = "existing-key", sessionId = "pass", label = "pass" }
+[methods."sessions.abort"]
+params = { key = "existing-key", agentId = "agent", runId = "pass" }
+[methods."sessions.patchMany"]
+params = { targets = [{ key = "existing-key" }], patch = { label = "pass", pinned = "pass" } }
 [methods."cron.list"]
 answer = { jobs = [] }
 params = { agentId = "agent" }
@@ -119,7 +127,17 @@ def test_and_refused_by_a_name_of_its_own(method: str) -> None:
         ("sessions.history", {}, {}),
         ("agents.list", {}, {}),
         ("agents.one", {}, {"agentId": "shared"}),
-        ("talk.mode", {}, {"agentId": "shared"}),
+        ("commands.list", {}, {"agentId": "shared"}),
+        ("sessions.resolve", {"sessionId": "x"}, {"agentId": "shared", "sessionId": "x", "key": BOB.main}),
+        ("sessions.resolve", {"spawnedBy": "a"}, {"agentId": "shared", "spawnedBy": BOB.prefix + "a", "key": BOB.main}),
+        ("sessions.abort", {"runId": "x"}, {"runId": "x"}),
+        ("sessions.abort", {"agentId": "shared"}, {"agentId": "shared", "key": BOB.main}),
+        ("sessions.search", {"sessionKeys": []}, {"agentId": "shared", "sessionKeys": [BOB.main]}),
+        (
+            "sessions.patchMany",
+            {"targets": [{"key": "a"}], "patch": {"pinned": True}},
+            {"targets": [{"key": BOB.prefix + "a"}], "patch": {"pinned": True}},
+        ),
         ("health", {}, {}),
         ("nested.sessions", {"targets": [{"key": "a"}]}, {"targets": [{"key": BOB.prefix + "a"}]}),
         (
@@ -155,7 +173,12 @@ def test_no_other_agent_may(named: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "params"),
-    [("sessions.list", {"search": "secret"}), ("sessions.create", {"label": "taken?"})],
+    [
+        ("sessions.list", {"search": "secret"}),
+        ("sessions.create", {"label": "taken?"}),
+        ("sessions.resolve", {"key": "main", "label": "taken?"}),
+        ("sessions.patchMany", {"targets": [{"key": "main"}], "patch": {"label": "taken?"}}),
+    ],
 )
 def test_what_would_tell_of_others_sessions_is_refused(method: str, params: dict[str, Any]) -> None:
     with pytest.raises(MethodRefused) as refused:
@@ -195,7 +218,7 @@ def test_whatever_goes_on_names_the_users_own_corner(method: str, data: st.DataO
         sent = decided.params.get(name)
         for one in sent if isinstance(sent, list) else [sent]:
             assert one is None or (one == "shared" if rule is Rule.AGENT else BOB.owns(one))
-    if Rule.AGENT in row.params.values() and row.response not in {"session-rows", "own-agent"}:
+    if "agentId" in decided.params and row.response not in {"session-rows", "own-agent"} and row.scope != "settings":
         assert any(rule is not Rule.AGENT and decided.params.get(name) for name, rule in named.items())
 
 
