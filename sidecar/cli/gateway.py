@@ -34,7 +34,7 @@ def diff(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         why = error.strerror if isinstance(error, OSError) else str(error)
         print(f"sidecar: --schema {plain(str(arguments.schema))}: {why}", file=sys.stderr)
         return NOT_COMPARED
-    reviewed = read_reviewed((app.TABLES / "reviewed-params.toml").read_bytes())
+    reviewed = read_reviewed((app.TABLES / "reviewed.toml").read_bytes())
     compared = gateway_diff.diff(wanted, app.shipped_tables(), schema, reviewed)
     print(
         gateway_diff.as_json(compared)

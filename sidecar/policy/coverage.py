@@ -16,16 +16,6 @@ from sidecar.policy.rules import ParamRule, Rule, Shape
 from sidecar.policy.schema import Node, Schema
 from sidecar.policy.table import MethodRow, PolicyError, Table
 
-HIDDEN = frozenset(
-    {
-        "chat.inject", "config.openFile", "connect", "device.pair.setupCode", "device.pair.setupStatus", "nativeHook.invoke",
-        "node.runnerInventory.update", "poll", "push.test", "push.web.subscribe", "push.web.test", "push.web.unsubscribe",
-        "push.web.vapidPublicKey", "sessions.get", "sessions.resolve", "sessions.steer", "sessions.usage", "sessions.usage.logs",
-        "sessions.usage.timeseries", "web.login.start", "web.login.wait",
-    }
-)  # fmt: skip
-"""Methods that a gateway answers and does not advertise (2026.9.6, asked one by one): that they are not named says nothing."""
-
 DYNAMIC = "dynamic"
 """The scope of methods that ask for one or another by their parameters."""
 
@@ -41,13 +31,19 @@ class Surface:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """What was decided already on parameters in which the tables and the published schema differ: method → names."""
+    """In what the tables and a gateway are known to differ, so that it is no news."""
+
+    methods: frozenset[str] = frozenset()
+    """Not advertised, and answered or asked for all the same: that they are not named says nothing."""
+
+    events: frozenset[str] = frozenset()
+    """The same of events that come."""
 
     closed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """In the schema, refused on purpose."""
+    """Method → parameters in the schema that are refused on purpose."""
 
     newer: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Not in the schema, taken by the gateway all the same: the package with the schema lags behind."""
+    """Method → parameters not in the schema that a gateway takes all the same: the package with the schema lags behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class Difference:
     """Advertised, with neither row nor denial: refused."""
 
     gone_methods: tuple[str, ...] = ()
-    """With a row, not advertised, and not one that hides."""
+    """With a row, and not advertised, which it was."""
 
     new_events: tuple[str, ...] = ()
     gone_events: tuple[str, ...] = ()
@@ -88,13 +84,15 @@ class Difference:
 
 
 def read_reviewed(source: bytes) -> Reviewed:
-    """Parse `reviewed-params.toml`. Raises PolicyError."""
+    """Parse `reviewed.toml`. Raises PolicyError."""
     try:
         raw = tomllib.loads(source.decode())
+        silent = raw["unadvertised"]
+        methods, events = frozenset(silent["methods"]), frozenset(silent["events"])
         closed, newer = ({name: frozenset(all_) for name, all_ in raw[part].items()} for part in ("closed", "newer"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PolicyError(f"the reviewed parameters cannot be read: {error!r}") from error
-    return Reviewed(closed, newer)
+        raise PolicyError(f"what was reviewed cannot be read: {error!r}") from error
+    return Reviewed(methods, events, closed, newer)
 
 
 def surface_of(hello: Mapping[str, Any]) -> Surface:
@@ -112,17 +110,18 @@ def compare(
     reviewed: Reviewed | None = None,
 ) -> Difference:
     """What differs. `scopes`: those of a user's connection."""
-    rows = {name: row for name, row in table.methods.items() if not _later(row.since, surface.version)}
+    rows = {name: row for name, row in table.methods.items() if _holds(row, surface.version)}
+    reviewed = reviewed or Reviewed()
     known_methods, known_events = (
-        {*rows, *table.denied_methods},
+        {*table.methods, *table.denied_methods},
         {*table.events, *table.denied_events, "connect.challenge"},
     )
-    params = _params(rows, schema, reviewed or Reviewed()) if schema else {}
+    params = _params(rows, schema, reviewed) if schema else {}
     return Difference(
         new_methods=_sorted(surface.methods - known_methods),
-        gone_methods=_sorted({*rows} - surface.methods - HIDDEN),
+        gone_methods=_sorted({*rows} - surface.methods - reviewed.methods),
         new_events=_sorted(surface.events - known_events),
-        gone_events=_sorted({*table.events} - surface.events),
+        gone_events=_sorted({*table.events} - surface.events - reviewed.events),
         new_params={name: new for name, (new, _) in params.items() if new},
         gone_params={name: gone for name, (_, gone) in params.items() if gone},
         scopes=tuple(_scopes(rows, schema, scopes)) if schema else (),
@@ -175,8 +174,10 @@ def _sent(row: MethodRow) -> bool:
     return row.answer is None
 
 
-def _later(since: str, version: str) -> bool:
-    return bool(since) and _numbers(version) < _numbers(since)
+def _holds(row: MethodRow, version: str) -> bool:
+    """Is the row about gateways of this version?"""
+    known = _numbers(version)
+    return not (row.since and known < _numbers(row.since)) and not (row.until and known >= _numbers(row.until))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

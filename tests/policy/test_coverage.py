@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sidecar.policy.coverage import (
-    HIDDEN,
     Difference,
     Reviewed,
     ScopeChange,
@@ -20,7 +19,7 @@ from sidecar.policy.coverage import (
     surface_of,
 )
 from sidecar.policy.schema import Schema, read_schema
-from sidecar.policy.table import PolicyError, Table, read_table
+from sidecar.policy.table import PolicyError, read_table
 from tests.policy.people import TABLE
 
 SOURCE = """
@@ -42,6 +41,8 @@ params = { key = "key" }
 answer = { jobs = [] }
 [methods."sessions.usage"]
 params = { key = "existing-key" }
+[methods."compaction.list"]
+until = "2026.9"
 [methods."tasks.history"]
 since = "2026.9"
 params = { key = "existing-key" }
@@ -57,7 +58,7 @@ allowed = ["help"]
 closed = ["model"]
 """
 SMALL = read_table(SOURCE.encode())
-METHODS = frozenset({*SMALL.methods, "config.get"} - HIDDEN)
+METHODS = frozenset({*SMALL.methods, "config.get"} - {"sessions.usage", "compaction.list"})
 EVENTS = frozenset({"connect.challenge", "tick", "chat", "presence"})
 SURFACE = Surface("2026.9.6", METHODS, EVENTS)
 SCOPES = ("operator.read", "operator.write")
@@ -90,8 +91,11 @@ def schema(scopes: dict[str, str] | None = None, **over: Any) -> Schema:
     return read_schema(json.dumps({"methods": said, "definitions": DEFINITIONS | over}).encode())
 
 
-def differs(surface: Surface = SURFACE, table: Table = SMALL, of: Schema | None = None, **more: Any) -> Difference:
-    return compare(table, surface, of, scopes=SCOPES, **more)
+QUIET = Reviewed(methods=frozenset({"sessions.usage"}))
+
+
+def differs(surface: Surface = SURFACE, of: Schema | None = None, reviewed: Reviewed = QUIET) -> Difference:
+    return compare(SMALL, surface, of, scopes=SCOPES, reviewed=reviewed)
 
 
 def test_nothing_differs() -> None:
@@ -114,17 +118,23 @@ def test_new_and_gone_names() -> None:
     )
 
 
-def test_a_row_from_later_on_is_not_gone_before() -> None:
-    earlier = replace(SURFACE, version="2026.8.2", methods=METHODS - {"tasks.history"})
+def test_a_row_is_gone_only_where_it_holds() -> None:
+    earlier = replace(SURFACE, version="2026.8.2", methods=METHODS - {"tasks.history"} | {"compaction.list"})
     assert differs(earlier, of=schema()).same
     for version in ("2026.9.0", "2026.10.1", "2027.1.1"):
         assert differs(replace(earlier, version=version)).gone_methods == ("tasks.history",)
+    assert differs(replace(earlier, methods=METHODS)).gone_methods == ("compaction.list",)
 
 
-def test_what_hides_is_not_gone() -> None:
-    assert "sessions.usage" in HIDDEN
-    assert "sessions.usage" not in METHODS
-    assert differs().gone_methods == ()
+def test_a_method_of_another_version_is_not_new() -> None:
+    assert differs(replace(SURFACE, version="2026.8.2", methods=METHODS | {"compaction.list"})).same
+    assert differs(replace(SURFACE, methods=METHODS | {"compaction.list"})).same
+
+
+def test_what_was_never_advertised_is_not_gone() -> None:
+    surface = replace(SURFACE, events=EVENTS - {"chat"})
+    assert compare(SMALL, surface, scopes=SCOPES) == Difference(gone_methods=("sessions.usage",), gone_events=("chat",))
+    assert differs(surface, reviewed=replace(QUIET, events=frozenset({"chat"}))).same
 
 
 def test_new_parameters() -> None:
@@ -138,7 +148,7 @@ def test_new_parameters() -> None:
             targets={"type": "array", "items": closed(key=TEXT, agentId=TEXT)},
         ),
     )
-    difference = differs(of=of, reviewed=Reviewed(closed={"chat.send": frozenset({"cwd"})}))
+    difference = differs(of=of, reviewed=replace(QUIET, closed={"chat.send": frozenset({"cwd"})}))
     assert difference == Difference(
         new_params={"chat.history": ("filter.by", "targets[].agentId"), "chat.send": ("model",)}
     )
@@ -151,7 +161,7 @@ def test_gone_parameters() -> None:
         ChatSendParams=closed(sessionKey=TEXT, idempotencyKey=TEXT),
         ChatHistoryParams=closed(filter=closed(since=TEXT), targets={"type": "array", "items": closed()}),
     )
-    difference = differs(of=of, reviewed=Reviewed(newer={"chat.history": frozenset({"view"})}))
+    difference = differs(of=of, reviewed=replace(QUIET, newer={"chat.history": frozenset({"view"})}))
     assert difference == Difference(
         gone_params={"chat.history": ("filter.until", "sessionKey", "targets[].key"), "chat.send": ("message",)}
     )
@@ -205,15 +215,36 @@ def test_the_surface_of_a_hello() -> None:
         assert surface_of(bad) == Surface("", frozenset(), frozenset())
 
 
-def test_the_reviewed_parameters() -> None:
-    assert read_reviewed(b'[closed]\n"chat.send" = ["cwd"]\n[newer]\nagent = ["x", "y"]') == Reviewed(
-        {"chat.send": frozenset({"cwd"})}, {"agent": frozenset({"x", "y"})}
+GOOD = b"""
+[unadvertised]
+methods = ["x.y"]
+events = ["z"]
+[closed]
+"chat.send" = ["cwd"]
+[newer]
+agent = ["x", "y"]
+"""
+
+
+def test_what_was_reviewed() -> None:
+    assert read_reviewed(GOOD) == Reviewed(
+        frozenset({"x.y"}), frozenset({"z"}), {"chat.send": frozenset({"cwd"})}, {"agent": frozenset({"x", "y"})}
     )
-    for source in (b"", b"[closed]", b"\xff", b"[closed", b"closed = 7\nnewer = 7", b"[closed]\na = 7\n[newer]"):
-        with pytest.raises(PolicyError, match="reviewed parameters"):
+    for part in (b"[unadvertised]", b"[closed]", b"[newer]", b"methods =", b"events ="):
+        with pytest.raises(PolicyError, match="reviewed"):
+            read_reviewed(GOOD.replace(part, b"[other]" if part.startswith(b"[") else b"other ="))
+    for source in (
+        b"",
+        b"\xff",
+        b"[closed",
+        GOOD.replace(b'["cwd"]', b"7"),
+        b"closed = 7\nnewer = 7\nunadvertised = 7",
+    ):
+        with pytest.raises(PolicyError, match="reviewed"):
             read_reviewed(source)
 
 
-def test_the_reviewed_parameters_that_ship_are_about_open_methods() -> None:
-    shipped = read_reviewed((files("sidecar.policy") / "reviewed-params.toml").read_bytes())
+def test_what_ships_as_reviewed_is_about_what_is_open() -> None:
+    shipped = read_reviewed((files("sidecar.policy") / "reviewed.toml").read_bytes())
     assert {*shipped.closed, *shipped.newer} <= {*TABLE.methods}
+    assert shipped.events <= {*TABLE.events}
