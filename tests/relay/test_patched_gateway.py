@@ -23,7 +23,7 @@ from tests.stack.identity_provider import IdentityProvider
 from tests.stack.node import ensure_packages
 from tests.stack.raw import RawClient, RequestError, is_end_of, text_of
 from tests.stack.sidecar import Sidecar, SidecarOptions
-from tests.stack.stub_gateway import PATCHED_PARAMS, RUNS, RunningGateway
+from tests.stack.stub_gateway import PATCHED_PARAMS, STARTS, RunningGateway
 
 STARTING = sorted(name for name, row in TABLE.methods.items() if row.starts_run)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -92,15 +92,19 @@ async def patched(
 
 async def started(client: RawClient, method: str, key: str, **params: Any) -> str:
     """Start a run by `method`; the text it ends with."""
-    run = f"run-{uuid.uuid4()}"
-    since = len(client.frames)
-    await client.request(method, {RUNS[method][0]: key, "message": "hi", "idempotencyKey": run, **params})
+    start, since = STARTS[method], len(client.frames)
+    asked: dict[str, Any] = {start.session: key}
+    asked |= {"action": "resume"} if method == "sessions.goal.update" else {"message": "hi"}
+    if start.run_id:
+        asked[start.run_id] = f"run-{uuid.uuid4()}"
+    answer = await client.request(method, asked | params)
+    run = asked.get(start.run_id) or answer["runId"]
     end = await client.wait_for(is_end_of(run), since=since)
     return text_of(end["payload"]["message"])
 
 
 def test_the_stub_knows_every_method_that_starts_a_run() -> None:
-    assert set(STARTING) <= set(RUNS)
+    assert set(STARTING) <= set(STARTS)
 
 
 @pytest.mark.live
@@ -110,25 +114,28 @@ async def test_the_stub_takes_what_a_released_gateway_takes() -> None:
             (await ensure_packages()) / "node_modules" / "@openclaw" / "gateway-protocol" / "protocol.schema.json"
         ).read_text()
     )["definitions"]
-    for method, name in (("chat.send", "ChatSendParams"), ("sessions.send", "SessionsSendParams")):
-        assert set(schema[name]["properties"]) == set(RUNS[method][1])
-    assert set(RUNS["agent"][1]) <= set(schema["AgentParams"]["properties"])
-    for name in ("ChatSendParams", "SessionsSendParams", "AgentParams"):
+    exactly = {
+        "chat.send": "ChatSendParams",
+        "sessions.send": "SessionsSendParams",
+        "sessions.create": "SessionsCreateParams",
+    }
+    for method, name in exactly.items():
+        assert set(schema[name]["properties"]) == set(STARTS[method].known)
+    assert set(STARTS["agent"].known) <= set(schema["AgentParams"]["properties"])
+    for name in (*exactly.values(), "AgentParams"):
         assert schema[name]["additionalProperties"] is False
         assert PATCHED_PARAMS.isdisjoint(schema[name]["properties"])
 
 
 @pytest.mark.parametrize("written", WRITTEN, ids=["nothing", "anothers", "nonsense", "nested", "dots"])
-@pytest.mark.parametrize("method", STARTING)
-async def test_every_run_gets_the_own_workspace_and_profile(
-    patched: Place, method: str, written: dict[str, Any]
-) -> None:
+async def test_every_run_gets_the_own_workspace_and_profile(patched: Place, written: dict[str, Any]) -> None:
     async with patched.client("fay") as fay:
-        told = await started(fay, method, "main", **written)
-        assert told == f"in {patched.workspace('u-fay')} as user-fay-anthropic"
-        run = patched.stub.runs[-1]
-        assert (run.user, run.method, run.key) == ("u-fay", method, patched.prefix("fay") + "main")
-        assert (run.workspace, run.profile) == (patched.workspace("u-fay"), "user-fay-anthropic")
+        for method in STARTING:
+            told = await started(fay, method, "main", **written)
+            assert told == f"in {patched.workspace('u-fay')} as user-fay-anthropic"
+            run = patched.stub.runs[-1]
+            assert (run.user, run.method, run.key) == ("u-fay", method, patched.prefix("fay") + "main")
+            assert (run.workspace, run.profile) == (patched.workspace("u-fay"), "user-fay-anthropic")
 
 
 async def test_what_connect_says_of_a_workspace_goes_no_further(patched: Place) -> None:

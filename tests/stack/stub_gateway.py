@@ -189,25 +189,44 @@ async def _started(_: StubConnection, request: Frame) -> Frame:
     return {"runId": request["params"]["idempotencyKey"], "status": "started"}
 
 
-RUNS: dict[str, tuple[str, Collection[str]]] = {
-    "chat.send": (
-        "sessionKey",
-        {
-            "sessionKey", "agentId", "sessionId", "message", "intent", "thinking", "fastMode", "fastAutoOnSeconds", "queueMode",
-            "deliver", "originatingChannel", "originatingTo", "originatingAccountId", "originatingThreadId", "replyToId",
-            "attachments", "toolBindings", "timeoutMs", "systemInputProvenance", "systemProvenanceReceipt",
-            "suppressCommandInterpretation", "expectedLeafEntryId", "expectedSessionRoutingContract", "expectedPermissionMode",
-            "expectedToolOverrides", "idempotencyKey",
-        },
-    ),
-    "agent": (
-        "sessionKey",
-        {"sessionKey", "agentId", "message", "thinking", "attachments", "timeout", "label", "idempotencyKey"},
-    ),
-    "sessions.send": ("key", {"key", "agentId", "message", "thinking", "attachments", "timeoutMs", "idempotencyKey"}),
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A method that starts a run."""
+
+    session: str
+    """The parameter that names the session."""
+
+    run_id: str
+    """The one that names the run; empty: the gateway does, in its answer."""
+
+    known: Collection[str]
+    """All that a released gateway takes (of `agent`, what users may send): `@openclaw/gateway-protocol` 2026.9.1."""
+
+
+_SENT = {"key", "agentId", "message", "thinking", "attachments", "timeoutMs", "idempotencyKey"}
+STARTS: dict[str, Start] = {
+    "chat.send": Start("sessionKey", "idempotencyKey", {
+        "sessionKey", "agentId", "sessionId", "message", "intent", "thinking", "fastMode", "fastAutoOnSeconds", "queueMode",
+        "deliver", "originatingChannel", "originatingTo", "originatingAccountId", "originatingThreadId", "replyToId",
+        "attachments", "toolBindings", "timeoutMs", "systemInputProvenance", "systemProvenanceReceipt",
+        "suppressCommandInterpretation", "expectedLeafEntryId", "expectedSessionRoutingContract", "expectedPermissionMode",
+        "expectedToolOverrides", "idempotencyKey",
+    }),
+    "agent": Start("sessionKey", "idempotencyKey", {
+        "sessionKey", "agentId", "message", "thinking", "attachments", "timeout", "label", "idempotencyKey",
+    }),
+    "sessions.send": Start("key", "idempotencyKey", _SENT),
+    "sessions.steer": Start("key", "idempotencyKey", _SENT),
+    "sessions.create": Start("key", "", {
+        "agentId", "attachments", "catalogId", "category", "contextWindow", "cwd", "displayName", "emitCommandHooks", "execNode",
+        "fastMode", "fork", "forkFrom", "idempotencyKey", "incognito", "key", "label", "message", "model", "parentSessionKey",
+        "permissionMode", "projectGitUrl", "projectId", "spawnDepth", "succeedsParent", "task", "thinkingLevel",
+        "toolOverrides", "visibility", "worktree", "worktreeBaseRef", "worktreeName",
+    }),
+    "sessions.goal.update": Start("sessionKey", "operationId", {
+        "action", "agentId", "goalId", "issuedAtMs", "note", "objective", "operationId", "sessionKey",
+    }),
 }  # fmt: skip
-"""Methods that start a run: the parameter that names the session, and all that a released gateway takes (of `agent`, what users
-may send): `@openclaw/gateway-protocol` 2026.9.1."""
 
 PATCHED_PARAMS = frozenset({"workspaceDir", "authProfileId"})
 
@@ -238,7 +257,7 @@ class RunningGateway(StubGateway):
         self.patched = patched
         self.runs: list[Run] = []
         self._kept: dict[str, tuple[str, str]] = {}
-        for method in RUNS:
+        for method in STARTS:
             self.handlers[method] = self._run
 
     def keep(self, key: str, workspace: str, profile: str) -> None:
@@ -246,26 +265,26 @@ class RunningGateway(StubGateway):
         self._kept[key] = (workspace, profile)
 
     async def _run(self, connection: StubConnection, request: Frame) -> Frame | None:
-        method, params = request["method"], request["params"]
-        named, known = RUNS[method]
-        wrong = self._wrong(params, {*known, *(PATCHED_PARAMS if self.patched else ())})
-        key, place = params.get(named), (params.get("workspaceDir", ""), params.get("authProfileId", ""))
+        method, params, start = request["method"], request["params"], STARTS[request["method"]]
+        wrong = self._wrong(params, start)
+        key, place = params.get(start.session), (params.get("workspaceDir", ""), params.get("authProfileId", ""))
         if not wrong and self._kept.setdefault(key, place) != place:
             wrong = f"session {key} works in {self._kept[key][0]}"
         if wrong:
             await connection.refuse(request, "INVALID_REQUEST", f"invalid {method} params: at root: {wrong}")
             return None
-        run = Run(connection.user, method, key, params["idempotencyKey"], *place)
+        run_id = params[start.run_id] if start.run_id else f"gateways-{len(self.runs)}"
+        run = Run(connection.user, method, key, run_id, *place)
         self.runs.append(run)
         self.go_on(lambda: self._tell(run))
-        return {"runId": run.run_id, "status": "started", "sessionKey": key}
+        return {"ok": True, "runId": run_id, "status": "started", "runStarted": True, "key": key, "sessionKey": key}
 
-    def _wrong(self, params: Frame, known: Collection[str]) -> str:
-        unknown = sorted(set(params) - set(known))
+    def _wrong(self, params: Frame, start: Start) -> str:
+        unknown = sorted(set(params) - {*start.known, *(PATCHED_PARAMS if self.patched else ())})
         if unknown:
             return f"unexpected property '{unknown[0]}'"
-        if not params.get("idempotencyKey"):
-            return "must have required property 'idempotencyKey'"
+        if start.run_id and not params.get(start.run_id):
+            return f"must have required property '{start.run_id}'"
         if not self.patched:
             return ""
         place, profile = params.get("workspaceDir"), params.get("authProfileId")
