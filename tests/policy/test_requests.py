@@ -268,7 +268,7 @@ def test_what_patched_gateways_take_is_the_users_own() -> None:
     assert set(history.params) == {"sessionKey"}
 
 
-@pytest.mark.parametrize("text", ["/model x", "hello /reset", "\u200b/bash"])
+@pytest.mark.parametrize("text", ["/model x", "hello /exec ls", "\u200b/bash"])
 def test_commands_in_a_persons_text(text: str) -> None:
     for method in ("chat.send", "agent"):
         with pytest.raises(MethodRefused, match="command"):
