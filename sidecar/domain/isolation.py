@@ -38,8 +38,14 @@ class AgentFacts:
     shared_agent: bool = False
     """The agent is everybody's."""
 
+    own_workspaces: bool = False
+    """Whosever the agent is, each run works in its user's workspace: a gateway that was patched for that."""
+
     tools: Collection[str] = ()
     """The tools that the agent may use; empty: no limit is known."""
+
+    no_tools: bool = False
+    """It may use none."""
 
     workspace_only: bool = False
     """Its file tools are kept within its workspace."""
@@ -68,12 +74,11 @@ def level_of(facts: AgentFacts) -> Level:
         return Level.DEDICATED
     if not (facts.session_tools_closed and facts.agent_closed):
         return Level.NONE
-    if facts.shared_agent:
-        return Level.TRANSCRIPT
-    if facts.sandboxed:
+    if facts.sandboxed and not facts.shared_agent:
         return Level.SANDBOX
-    within = bool(facts.tools) and not facts.reaching and facts.workspace_only
-    return Level.WORKSPACE if within else Level.TRANSCRIPT
+    within = facts.no_tools or (bool(facts.tools) and not facts.reaching and facts.workspace_only)
+    own = facts.own_workspaces or not facts.shared_agent
+    return Level.WORKSPACE if within and own else Level.TRANSCRIPT
 
 
 def weaknesses(facts: AgentFacts) -> Iterator[str]:
@@ -85,15 +90,21 @@ def weaknesses(facts: AgentFacts) -> Iterator[str]:
     if not facts.agent_closed:
         yield "Somebody changed your agent's settings on the gateway; it starts nothing until they are as they should be."
     if facts.shared_agent:
-        yield "All users share one agent: what it keeps besides your conversations is everybody's."
-    if facts.reaching and not facts.sandboxed:
-        yield f"Your agent has tools that may reach beyond its workspace: {', '.join(facts.reaching)}."
-    if not facts.tools and not facts.sandboxed:
-        yield "Nothing limits which tools your agent uses."
-    if not facts.workspace_only and not facts.sandboxed:
-        yield "Your agent's file tools are not kept within its workspace."
+        apart = "conversations and files are" if facts.own_workspaces else "conversations are"
+        yield f"All users share one agent: only your {apart} your own."
+    if not (facts.no_tools or facts.sandboxed):
+        yield from _reaching(facts)
     if not facts.own_identity:
         yield "The gateway takes all users for one person; only this service tells them apart."
     if not facts.version_checked:
         yield "The gateway's version is newer than what this service was checked against."
     yield "All agents of this gateway run in one process, as one user of its host."
+
+
+def _reaching(facts: AgentFacts) -> Iterator[str]:
+    if facts.reaching:
+        yield f"Your agent has tools that may reach beyond its workspace: {', '.join(facts.reaching)}."
+    if not facts.tools:
+        yield "Nothing limits which tools your agent uses."
+    if not facts.workspace_only:
+        yield "Your agent's file tools are not kept within its workspace."

@@ -66,12 +66,14 @@ def _facts(admin: AdminConnection, agent_id: str, *, closed: bool) -> AgentFacts
     if not isinstance(entry, dict):
         return None
     gateway, tools = admin.gateway, _table(entry, "tools")
-    allowed = tools.get("allow")
+    allowed, denied = tools.get("allow"), tools.get("deny")
     return AgentFacts(
         session_tools_closed=_closed(gateway, config),
         agent_closed=closed,
         shared_agent=bool(gateway.shared_agent),
+        own_workspaces=gateway.accepts_workspace,
         tools=[str(name) for name in allowed] if isinstance(allowed, list) else (),
+        no_tools=isinstance(denied, list) and "*" in denied,
         workspace_only=_table(tools, "fs").get("workspaceOnly") is True,
         sandboxed=_sandboxed(config, entry),
         own_identity=gateway.auth == "trusted-proxy",

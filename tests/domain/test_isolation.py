@@ -32,6 +32,11 @@ ORDER = list(Level)
         (replace(BEST, workspace_only=False), Level.TRANSCRIPT, "file tools"),
         (replace(BEST, shared_agent=True), Level.TRANSCRIPT, "share one agent"),
         (replace(BEST, shared_agent=True, sandboxed=True), Level.TRANSCRIPT, "share one agent"),
+        (replace(BEST, shared_agent=True, tools=(), no_tools=True), Level.TRANSCRIPT, "only your conversations are"),
+        (replace(BEST, shared_agent=True, own_workspaces=True), Level.WORKSPACE, "conversations and files are"),
+        (replace(BEST, shared_agent=True, own_workspaces=True, tools=("exec",)), Level.TRANSCRIPT, "exec"),
+        (replace(BEST, shared_agent=True, own_workspaces=True, sandboxed=True), Level.WORKSPACE, "share one agent"),
+        (replace(BEST, tools=(), no_tools=True, workspace_only=False), Level.WORKSPACE, ""),
         (replace(BEST, sandboxed=True, tools=("exec",), workspace_only=False), Level.SANDBOX, ""),
         (replace(BEST, sandboxed=True, tools=()), Level.SANDBOX, ""),
         (replace(BEST, session_tools_closed=False), Level.NONE, "each other's sessions"),
@@ -59,7 +64,20 @@ FACTS = st.builds(
 )
 
 
-@given(FACTS, st.sampled_from(["session_tools_closed", "agent_closed", "workspace_only", "sandboxed", "dedicated"]))
+@given(
+    FACTS,
+    st.sampled_from(
+        [
+            "session_tools_closed",
+            "agent_closed",
+            "workspace_only",
+            "own_workspaces",
+            "sandboxed",
+            "no_tools",
+            "dedicated",
+        ]
+    ),
+)
 def test_what_is_not_known_never_helps(facts: AgentFacts, name: str) -> None:
     without, with_it = (replace(facts, **cast(Any, {name: known})) for known in (False, True))
     assert ORDER.index(level_of(without)) <= ORDER.index(level_of(with_it))

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
@@ -80,7 +80,7 @@ class StubGateway:
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> StubGateway:
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
