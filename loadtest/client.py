@@ -127,7 +127,7 @@ def stream(place: Place, callers: Sequence[Caller], job: Mapping[str, Any]) -> d
             one.begin()
             one.intake.finish()
             seconds += time.perf_counter() - began
-            time.sleep(SETTLE_S if order.overheard else REST_S)
+            time.sleep(REST_S)
             cpu += place.cpu() - before
             volume += one.intake.size
             seq = one.check()

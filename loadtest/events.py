@@ -42,9 +42,6 @@ class StreamOrder:
     pace_ms: int = 0
     """0: as fast as the socket takes them; else one event, in a write of its own, every so many milliseconds."""
 
-    overheard: bool = False
-    """The operator's connections get every event too, as a gateway does it."""
-
 
 class Maker:
     """Events of one run on one connection. `run` is the client's own id for it."""

@@ -84,7 +84,6 @@ def _cases(plan: Plan, users: Sequence[str]) -> list[Case]:
         events = plan.events[size]
         cases.append(_stream(f"agent {size} B", StreamOrder(events, size, "agent"), plan.streams))
         cases.append(_stream(f"foreign {size} B", StreamOrder(events, size, foreign=True), plan.streams, [SIDECAR]))
-        cases.append(_stream(f"overheard {size} B", StreamOrder(events, size, overheard=True), plan.streams, [SIDECAR]))
     small = min(plan.events)
     cases.append(_stream("one at a time", StreamOrder(plan.paced_events, small, pace_ms=1), 1))
     order = StreamOrder(plan.events_per_user, small)

@@ -1,7 +1,7 @@
 """A stand-in for a gateway behind a trusted proxy: truthful where the sidecar looks, and much faster than the real one.
 
-A chat message `stream {…}` (see `events.StreamOrder`) is answered at once and prepares a run; the connection's next request
-starts it. `python -m loadtest.stub PORT`, the operator's password in `LOADTEST_PASSWORD`.
+A chat message `stream {…}` (see `events.StreamOrder`) is answered at once and prepares a run; the connection's next request of
+`STARTS` starts it. `python -m loadtest.stub PORT`, the operator's password in `LOADTEST_PASSWORD`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ EVENTS = [
     *("agent", "chat", "connect.challenge", "config.changed", "cron", "health", "presence", "session.message"),
     *("sessions.changed", "shutdown", "task", "tick"),
 ]
+STARTS = ("models.list", "chat.history")
+"""What a client asks when it wants what it ordered."""
+
 MODELS = {"models": [{"id": "fake-1", "name": "Echo", "provider": "fake", "contextWindow": 200_000}]}
 
 
@@ -81,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._head = b""
         self._user = ""
         self._seq = 0
+        self._run = ""
         self._prepared: tuple[StreamOrder, list[bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -140,7 +144,7 @@ class Connection(asyncio.Protocol):
             self.send({"type": "res", "id": frame.get("id"), "ok": False, "error": refused})
             return
         self.send({"type": "res", "id": frame.get("id"), "ok": True, "payload": payload})
-        if self._prepared is not None and method != "chat.send":
+        if self._prepared is not None and method in STARTS:
             prepared, self._prepared = self._prepared, None
             self._start(*prepared)
 
@@ -178,6 +182,10 @@ class Connection(asyncio.Protocol):
             return {"sessionKey": params["sessionKey"], "messages": []}
         if method == "chat.send":
             return self._prepare(params)
+        if method in {"sessions.subscribe", "sessions.messages.subscribe"}:
+            return {"subscribed": True, **params}
+        if method == "sessions.list":
+            return {"sessions": []}
         if self not in self._gateway.operators or method not in {"config.get", "config.patch"}:
             raise ValueError(f"unknown method: {method}")
         if method == "config.patch":
@@ -186,7 +194,7 @@ class Connection(asyncio.Protocol):
         return {"hash": self._gateway.hash, "config": self._gateway.config, "sourceConfig": self._gateway.config}
 
     def _prepare(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        run = params["idempotencyKey"]
+        run = self._run = params["idempotencyKey"]
         word, _, order = params["message"].partition(" ")
         if word == "stream":
             wanted = StreamOrder(**json.loads(order))
@@ -202,22 +210,23 @@ class Connection(asyncio.Protocol):
             return
         for data in frames:
             self.write(data)
-            if order.overheard or data is frames[-1]:
-                self._tell_operators(data)
+        self._tell_operators()
 
     def _paced(self, order: StreamOrder, frames: list[bytes], at: int) -> None:
         if self._transport is None:
             return
         self.write(frames[at])
-        if order.overheard or at + 1 == len(frames):
-            self._tell_operators(frames[at])
         if at + 1 < len(frames):
             asyncio.get_running_loop().call_later(order.pace_ms / 1000, self._paced, order, frames, at + 1)
+        else:
+            self._tell_operators()
 
-    def _tell_operators(self, data: bytes) -> None:
-        """A gateway tells its operators of every session; whoever counts runs needs the end of each."""
+    def _tell_operators(self) -> None:
+        """A gateway tells who subscribed to all sessions when a run is over, but not what was said."""
+        scope = {"sessionKey": f"agent:{self._user}:main", "agentId": self._user}
+        end = {"phase": "end", "runId": self._run, "hasActiveRun": False, "activeRunIds": []}
         for operator in self._gateway.operators:
-            operator.write(data)
+            operator.send({"type": "event", "event": "sessions.changed", "payload": {**scope, **end}})
 
 
 async def serve(port: int, password: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import resource
 import secrets
@@ -21,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.api.health import Check, Health
+from sidecar.api.status import Status
 from sidecar.environments.provisioning import Provisioner
 from sidecar.environments.service import EnvironmentOptions, Environments
 from sidecar.errors import EngineError, SidecarError
@@ -29,14 +31,17 @@ from sidecar.gateways.configuration import AgentOptions
 from sidecar.gateways.greeting import Upstream, greet_as_user
 from sidecar.gateways.handles import Handles
 from sidecar.gateways.options import GatewayOptions
+from sidecar.gateways.standing import Standing, standing_of
 from sidecar.identity.fetch import HttpFetch
 from sidecar.identity.options import IssuerOptions
 from sidecar.identity.verifier import Verifier
 from sidecar.policy.table import Table, read_table
 from sidecar.protocol.device import Device
 from sidecar.protocol.handshake import ClientHello
+from sidecar.protocol.session_events import SESSION_SCOPED
 from sidecar.quota.runs import RunOptions, Runs
-from sidecar.quota.watch import watch
+from sidecar.quota.watch import Watch
+from sidecar.relay.audience import Audience
 from sidecar.relay.ports import Rooms
 from sidecar.relay.server import House, HouseOptions
 from sidecar.settings import Settings
@@ -75,8 +80,11 @@ class Door:
         self.runs = runs
         self.handles = handles
         self._seal = seal
-        admin.listeners.on_event.append(lambda raw: watch(raw, runs))
-        admin.listeners.on_lost.append(runs.forget_live)
+        self._audience = Audience()
+        self._watch = Watch(runs, gateway.layout)
+        admin.listeners.on_event.append(self._heard)
+        admin.listeners.on_sessions.append(self._looked)
+        admin.listeners.on_lost.append(self._watch.forget)
 
     @property
     def accepts_workspace(self) -> bool:
@@ -85,15 +93,35 @@ class Door:
     def require(self) -> Table:
         return self.admin.require()
 
-    def require_runs(self) -> Table:
-        return self.admin.require_runs()
+    def require_runs(self, agent_id: str) -> Table:
+        table = self.admin.require_runs()
+        self.makers.require_closed(agent_id)
+        return table
 
     async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
         return await self.admin.request(method, params, ACT_SECONDS)
 
+    @property
+    def audience(self) -> Audience | None:
+        return self._audience if self.admin.scopes_events else None
+
     async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
+        if self.admin.scopes_events and SESSION_SCOPED not in hello.caps:
+            hello = dataclasses.replace(hello, caps=(*hello.caps, SESSION_SCOPED))
         device = Device.derive(self._seal, self.gateway.id, slug)
         return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed, first_time=first_time)
+
+    def _heard(self, raw: bytes) -> None:
+        if (about := self._watch.hear(raw)) is not None:
+            slug, key = about
+            self._audience.hear(slug, (key,))
+
+    def _looked(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for slug, key in reversed(self._watch.look(rows)):
+            self._audience.hear(slug, (key,))
+
+    def standing(self, agent_id: str) -> Standing:
+        return standing_of(self.admin, agent_id, closed=self.makers.is_closed(agent_id))
 
     async def why_not_ready(self) -> str:
         return "" if self.admin.serves else f"{self.admin.state}: {self.admin.why}"
@@ -156,14 +184,15 @@ async def serving(
         stack.push_async_callback(telemetry.stop)
         verifier = await _verifier(settings, clock, telemetry, stack)
         doors = {
-            row.id: await _door(settings, row_options, policy, redis, telemetry, seal, clock, stack)
-            for row, row_options in zip(settings.gateways, _gateways(settings), strict=True)
+            row.id: await _door(settings, row_options, policy, (database, redis), telemetry, seal, clock, stack)
+            for row, row_options in zip(settings.gateways, gateway_options(settings), strict=True)
         }
         environments = _environments(settings, database, doors, clock)
-        rooms = Rooms(verifier.verify, environments.namespace, environments.ready, doors.__getitem__, telemetry.report)
+        rooms = Rooms(verifier.verify, environments.ready, doors.__getitem__, telemetry.report)
         house = House(rooms, _house_options(settings), telemetry.report, clock)
         health = Health(lambda: _checks(database, redis, verifier, doors))
-        url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health))
+        status = Status(verifier.verify, environments.find, doors.get, telemetry.report)
+        url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health, status))
         metrics_url = await _listen(
             stack, settings.server.host, settings.server.metrics_port, _metrics_routes(telemetry)
         )
@@ -190,7 +219,15 @@ async def _verifier(
 ) -> Verifier:
     fetch = HttpFetch()
     stack.push_async_callback(fetch.aclose)
-    issuers = [
+    verifier = Verifier(issuer_options(settings), fetch, clock, telemetry.report)
+    stack.push_async_callback(verifier.aclose)
+    await verifier.warm()
+    return verifier
+
+
+def issuer_options(settings: Settings) -> list[IssuerOptions]:
+    """Each issuer of the settings, in their order."""
+    return [
         IssuerOptions(
             name=row.name,
             issuer=row.issuer,
@@ -204,13 +241,10 @@ async def _verifier(
         )
         for row in settings.identity.issuers
     ]
-    verifier = Verifier(issuers, fetch, clock, telemetry.report)
-    stack.push_async_callback(verifier.aclose)
-    await verifier.warm()
-    return verifier
 
 
-def _gateways(settings: Settings) -> list[GatewayOptions]:
+def gateway_options(settings: Settings) -> list[GatewayOptions]:
+    """How each gateway of the settings is reached, in their order."""
     return [
         GatewayOptions(
             id=row.id,
@@ -221,6 +255,8 @@ def _gateways(settings: Settings) -> list[GatewayOptions]:
             admin_user=row.admin_user,
             token=row.token.get_secret_value(),
             public_origin=settings.server.public_url,
+            shared_agent=row.shared_agent if row.namespace == "shared-agent" else "",
+            shared_tools_allow=row.shared_tools_allow,
             accepts_workspace=row.accepts_workspace,
             allow_open_gateway=row.allow_open_gateway,
             trusted_versions=row.trusted_versions,
@@ -233,15 +269,26 @@ async def _door(
     settings: Settings,
     gateway: GatewayOptions,
     tables: Sequence[Table],
-    redis: RedisStore,
+    stores: tuple[Database, RedisStore],
     telemetry: Telemetry,
     seal: bytes,
     clock: Callable[[], float],
     stack: contextlib.AsyncExitStack,
 ) -> Door:
+    database, redis = stores
     admin = AdminConnection(gateway, tables, telemetry.report, lambda error: _unexpected(telemetry, "gateways", error))
-    options = AgentOptions(settings.environments.tools_allow, settings.environments.model_allow)
-    makers = Provisioner(admin, redis, options, telemetry.report, owner=secrets.token_hex(8))
+    shared = bool(gateway.shared_agent)
+    tools_allow = gateway.shared_tools_allow if shared else settings.environments.tools_allow
+    options = AgentOptions(tools_allow, settings.environments.model_allow, shared=shared)
+    makers = Provisioner(
+        admin,
+        redis,
+        options,
+        telemetry.report,
+        owner=secrets.token_hex(8),
+        root=settings.environments.root,
+        roster=lambda: database.agents_on(gateway.id),
+    )
     runs = Runs(gateway.id, redis, RunOptions(settings.quota.concurrent_runs), seal, clock)
     handles = Handles(gateway.id, redis)
     for work in (admin.run, makers.run, runs.run, handles.run):
@@ -288,6 +335,7 @@ def _environments(
         root=wanted.root,
         local_root=local if wanted.local_root or (local.is_dir() and os.access(local, os.W_OK)) else None,
         readable_issuer=next((row.name for row in settings.identity.issuers if row.readable_ids), ""),
+        layouts={gateway_id: door.gateway.layout for gateway_id, door in doors.items()},
     )
     makers = {gateway_id: door.makers for gateway_id, door in doors.items()}
     return Environments(
@@ -346,12 +394,13 @@ async def _answers(ping: Callable[[], Awaitable[None]]) -> str:
     return ""
 
 
-def _routes(house: House, health: Health) -> list[web.RouteDef]:
+def _routes(house: House, health: Health, status: Status) -> list[web.RouteDef]:
     return [
         web.get("/", house.accept),
         web.get("/ws", house.accept),
         web.get("/healthz", health.alive),
         web.get("/readyz", health.ready),
+        web.get("/api/openclaw/status", status.get),
     ]
 
 

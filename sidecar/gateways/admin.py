@@ -5,7 +5,8 @@
       │                                   └──────► open         session tools are open: users are refused
       └──────────── lost ◄────────────────────────────┘         back-off, then again
 
-It sees the `chat` and `agent` events of every session, whoever is connected, and hands them to whoever listens.
+It hears of every session's changes, whoever is connected, and hands that to whoever listens. What is said in the sessions comes
+once, on their users' own connections (the capability `session-scoped-events`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from sidecar.gateways.configuration import open_settings
 from sidecar.gateways.greeting import Failed, greet_as_admin
 from sidecar.gateways.options import ADMIN_SCOPES, GatewayOptions
 from sidecar.gateways.rpc import Rpc
-from sidecar.policy.table import Table
+from sidecar.gateways.shared import shared_settings
+from sidecar.policy.table import Table, month_of
 from sidecar.policy.versions import Choice, choose, span
-from sidecar.telemetry.facts import GatewayState, Report
+from sidecar.telemetry.facts import FramesHeard, GatewayState, Report
 
 BACKOFF_SECONDS = (0.25, 10.0)
+SCOPED_SINCE = (2026, 8)
+"""From these versions on a gateway sends a session's events to who subscribed to them alone, where that is asked for."""
+
+RECENT = {"activeMinutes": 5, "limit": 100}
 _CONFIG_CHANGED = b'{"type":"event","event":"config.changed"'
 
 
@@ -58,6 +64,12 @@ class Listeners:
     """Called in the event loop; may neither block nor raise."""
 
     on_event: list[Callable[[bytes], None]] = field(default_factory=list)
+    on_sessions: list[Callable[[Sequence[Mapping[str, Any]]], None]] = field(default_factory=list)
+    """With the latest sessions' rows, newest first, each time that listening begins: what was missed is among them."""
+
+    on_configuration: list[Callable[[Configuration], None]] = field(default_factory=list)
+    """With each look at the configuration of a gateway that may serve users, before the state says so."""
+
     on_configuration_changed: list[Callable[[], None]] = field(default_factory=list)
     on_lost: list[Callable[[], None]] = field(default_factory=list)
 
@@ -73,11 +85,16 @@ class AdminConnection:
         self.why = "not connected yet"
         self.choice: Choice | None = None
         """The policy for the gateway's version; None before it is known, and where there is none."""
+
+        self.seen: Configuration | None = None
+        """The last look at the gateway's configuration; None while there is no connection."""
+
         self._tables = tables
         self._report = report
         self.failed = failed
         self._rpc: Rpc | None = None
         self._recheck = asyncio.Event()
+        self._listens = False
 
     def require(self) -> Table:
         """The policy table in force. Raises GatewayAway or GatewayOpen where users cannot be served."""
@@ -98,6 +115,11 @@ class AdminConnection:
         return table
 
     @property
+    def scopes_events(self) -> bool:
+        """Does this gateway know the capability `session-scoped-events`?"""
+        return (month_of(self.version) or (0, 0)) >= SCOPED_SINCE
+
+    @property
     def serves(self) -> bool:
         """Are users let in?"""
         return self.state in {State.READY, State.UNCOVERED}
@@ -113,6 +135,9 @@ class AdminConnection:
         answer = await self.request("config.get", {})
         if not isinstance(answer, dict) or not isinstance(answer.get("hash"), str):
             raise GatewayAway("the gateway's configuration has no readable form")
+        if answer.get("valid") is False:
+            # It goes on with the last valid one, but does not tell which that is: `config` is empty (2026.9.6).
+            raise GatewayAway("the gateway's configuration file is not valid; its log says where")
         effective = answer.get("config")
         source = answer.get("sourceConfig", effective)
         if not isinstance(effective, dict) or not isinstance(source, dict):
@@ -144,7 +169,8 @@ class AdminConnection:
         server = upstream.hello.get("server")
         self.version = str(server.get("version", "")) if isinstance(server, dict) else ""
         self.choice = choose(self._tables, self.version, self.gateway.trusted_versions)
-        self._rpc = rpc = Rpc(upstream, self._event)
+        self._rpc = rpc = Rpc(upstream, self._event, lambda count: self._report(FramesHeard(self.gateway.id, count)))
+        self._listens = False
         self._recheck.set()
         checker = asyncio.create_task(self._check())
         try:
@@ -153,7 +179,7 @@ class AdminConnection:
             checker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await checker
-        self._rpc = None
+        self._rpc = self.seen = None
         self._is(State.AWAY, "the connection was lost")
         for lost in self.listeners.on_lost:
             lost()
@@ -164,7 +190,12 @@ class AdminConnection:
             await self._recheck.wait()
             self._recheck.clear()
             try:
-                state, why = self._judge((await self.configuration()).effective)
+                if not self._listens:
+                    await self._listen()
+                configuration = self.seen = await self.configuration()
+                state, why = self._judge(configuration.effective)
+                for looked in self.listeners.on_configuration if self.choice is not None else ():
+                    looked(configuration)
             except GatewayAway as error:
                 state, why = State.AWAY, error.message
                 asyncio.get_running_loop().call_later(1.0, self._recheck.set)
@@ -174,10 +205,21 @@ class AdminConnection:
                 asyncio.get_running_loop().call_later(10.0, self._recheck.set)
             self._is(state, why)
 
+    async def _listen(self) -> None:
+        """Hear of all sessions from now on. Raises GatewayAway."""
+        await self.request("sessions.subscribe", {})
+        self._listens = True
+        answer = await self.request("sessions.list", RECENT)
+        rows = answer.get("sessions") if isinstance(answer, dict) else None
+        sessions = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        for told in self.listeners.on_sessions:
+            told(sessions)
+
     def _judge(self, config: Mapping[str, Any]) -> tuple[State, str]:
         if self.choice is None:
             return State.AWAY, f"no policy table covers gateway version {self.version or '?'}; use one that is covered"
         wrong = [] if self.gateway.allow_open_gateway else open_settings(config)
+        wrong += shared_settings(config) if self.gateway.shared_agent else []
         if wrong:
             return State.OPEN, " and ".join(wrong)
         return (State.READY, "") if self.choice.runs else (State.UNCOVERED, _uncovered(self.version, self.choice))

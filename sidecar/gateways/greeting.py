@@ -20,6 +20,7 @@ from sidecar.protocol.handshake import (
     connect_params,
 )
 from sidecar.protocol.requests import OWN_ID_PREFIX, encode
+from sidecar.protocol.session_events import SESSION_SCOPED
 from sidecar.wire.dial import Dialled, dial
 
 GREETING_SECONDS = 15.0
@@ -99,7 +100,7 @@ async def greet_as_admin(gateway: GatewayOptions, scopes: Sequence[str], failed:
         client={"displayName": "openclaw-sidecar"},
         min_protocol=3,
         max_protocol=4,
-        caps=(),
+        caps=(SESSION_SCOPED,),
         scopes=scopes,
         locale="",
         user_agent="",

@@ -23,11 +23,14 @@ class RequestRefused(GatewayAway):
 
 
 class Rpc:
-    """Takes over a greeted connection. `on_event` sees the raw bytes of every event."""
+    """Takes over a greeted connection. `on_event` sees the raw bytes of every event, `on_read` how many frames came at once."""
 
-    def __init__(self, upstream: Upstream, on_event: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, upstream: Upstream, on_event: Callable[[bytes], None], on_read: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._wire = upstream.link.wire
         self._on_event = on_event
+        self._on_read = on_read
         self._ids = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._closed = asyncio.get_running_loop().create_future()
@@ -62,7 +65,9 @@ class Rpc:
         await asyncio.shield(self._closed)
 
     def on_messages(self, messages: Iterator[Message]) -> None:
+        count = 0
         for message in messages:
+            count += 1
             raw = message.payload
             if frames.is_event(raw):
                 self._on_event(raw)
@@ -71,6 +76,8 @@ class Rpc:
             waiting = self._waiting.get(str(frame.get("id")))
             if waiting is not None and not waiting.done():
                 waiting.set_result(frame)
+        if count:
+            self._on_read(count)
 
     def on_writable(self, writable: bool) -> None:
         pass

@@ -32,7 +32,8 @@ _SCOPED = re.compile(
 _EVENT = b'{"type":"event",'
 _AGENT_EVENT = b'{"type":"event","event":"agent","payload":{'
 _BEHIND_DATA = b'},"sessionKey":"'
-_FLAT = rb'(?:,"[^"\\]++":(?:"[^"\\]*+"|[0-9.]++|true|false|null))*+'
+# Without `true`: what says it of itself (`isHeartbeat`) is read whole, since its verdict may be another than its session's.
+_FLAT = rb'(?:,"[^"\\]++":(?:"[^"\\]*+"|[0-9.]++|false|null))*+'
 _AGENT_END = rb"\d++" + _FLAT + rb"\}" + _FLAT + rb"\}\Z"
 _AGENT_TAIL = re.compile(rb'(\},"sessionKey":"[^"\\]*+","agentId":"[^"\\]*+","seq":)' + _AGENT_END)
 _BEHIND_TAIL = re.compile(_AGENT_END)

@@ -26,6 +26,10 @@ WISH_MS = 3600 * 1000
 LIVE_MS = 180_000
 """A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
 
+LONGEST_SECONDS = 48 * 3600
+"""After this a gateway ends a run by itself (`agents.defaults.timeoutSeconds`, 2026.9.6); one whose end was lost stops counting."""
+
+MOST_OVER = 4096
 AGAIN_SECONDS = 0.25
 
 
@@ -77,6 +81,10 @@ class Runs:
         self._live: dict[str, str] = {}
         """Runs heard of and not ended: run id → slug."""
 
+        self._since: dict[str, float] = {}
+        self._over: dict[str, None] = {}
+        """Runs that ended, the latest last: a gateway may tell of their begin later."""
+
         self._heard: asyncio.Queue[tuple[bool, str, str]] = asyncio.Queue()
         """What is still to be told to Redis: (ended?, slug, run id)."""
 
@@ -94,6 +102,8 @@ class Runs:
         if claimed != run_id:
             await self._store.release_run(slug, self.gateway_id, run_id)
             counted = await self.admit(slug, claimed)
+        if counted:
+            self._over.pop(claimed, None)
         return claimed, counted
 
     async def claim(self, slug: str, run_id: str) -> str:
@@ -134,18 +144,29 @@ class Runs:
 
     def started(self, slug: str, run_id: str) -> None:
         """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
-        if run_id not in self._live:
+        if run_id not in self._live and run_id not in self._over:
             self._live[run_id] = slug
+            self._since[run_id] = self._clock()
             self._heard.put_nowait((False, slug, run_id))
 
     def ended(self, slug: str, run_id: str) -> None:
         """The gateway says that a run ended; taken off the count by `run()`."""
+        self._over[run_id] = None
+        if len(self._over) > MOST_OVER:
+            del self._over[next(iter(self._over))]
+        self.silent(slug, run_id)
+
+    def silent(self, slug: str, run_id: str) -> None:
+        """As far as one can tell the run is over: as `ended`, but it counts again once it is heard of again."""
         self._live.pop(run_id, None)
+        self._since.pop(run_id, None)
         self._heard.put_nowait((True, slug, run_id))
 
     def forget_live(self) -> None:
         """The gateway is lost: what still runs there will be heard of again, the rest ends by itself."""
         self._live.clear()
+        self._since.clear()
+        self._over.clear()
 
     async def run(self) -> None:
         """Tell Redis what was heard, and keep living runs on the count, until cancelled."""
@@ -186,8 +207,11 @@ class Runs:
 
     async def _renew(self) -> None:
         by_slug: dict[str, list[str]] = {}
-        for run_id, slug in self._live.items():
-            by_slug.setdefault(slug, []).append(run_id)
+        for run_id, slug in list(self._live.items()):
+            if self._clock() - self._since[run_id] > LONGEST_SECONDS:
+                del self._live[run_id], self._since[run_id]
+            else:
+                by_slug.setdefault(slug, []).append(run_id)
         for slug, run_ids in by_slug.items():
             try:
                 await self._store.renew_runs(slug, self.gateway_id, run_ids, self._options.live_ms, self._now_ms())

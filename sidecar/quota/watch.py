@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sidecar.domain.namespace import Layout
-from sidecar.protocol import frames
+from sidecar.protocol.session_events import runs_named, session_named
 from sidecar.quota.runs import Runs
 
-_MARKS = {
-    b'{"type":"event","event":"agent",': (b'"stream":"lifecycle"',),
-    b'{"type":"event","event":"chat",': (b'"state":"final"', b'"state":"aborted"', b'"state":"error"'),
-}
-"""Most events say nothing of a run's begin or end: without one of these bytes they are not read."""
-
-_CHAT_ENDS = frozenset({"final", "aborted", "error"})
-_RUN_ENDS = frozenset({"end", "error"})
+MOST_SESSIONS = 10_000
+MOST_RUNS = 64
+"""Of one session so many are remembered; a client can have no more than `quota.concurrent_runs`."""
 
 
-def watch(raw: bytes, runs: Runs, layout: Layout) -> None:
-    """Take note of what an event of the gateway says of a user's run.
+class Watch:
+    """Takes note of what a gateway tells of its users' sessions and runs.
 
-    `agent` events with the stream `lifecycle` say start, end and error; `chat` events end the runs that never had a lifecycle
-    (queued, steered, answered from a command). Seen on 2026.9.6 and 2026.8.2.
+    `sessions.changed` says start, end and error of a run, and who lives in a session; when none does, those heard of before are
+    over. What has no such event at all, since it ended with its first word, is seen on its user's own connection
+    (`relay.subscriptions`). Seen on 2026.9.6 and 2026.8.2.
     """
-    marks = next((marks for head, marks in _MARKS.items() if raw.startswith(head)), ())
-    if not any(mark in raw for mark in marks):
-        return
-    frame = frames.parse(raw) or {}
-    payload = frame.get("payload")
-    if not isinstance(payload, dict):
-        return
-    ends = _ends(frame["event"], payload)
-    run_id, key, agent_id = payload.get("runId"), payload.get("sessionKey"), payload.get("agentId")
-    if ends is None or not isinstance(run_id, str):
-        return
-    slug = layout.slug_of(key if isinstance(key, str) else None, agent_id if isinstance(agent_id, str) else None)
-    if slug is None:
-        return  # only users count; what the operator's own agents, or a shared one by itself, do is nobody's quota
-    runs.ended(slug, run_id) if ends else runs.started(slug, run_id)
 
+    def __init__(self, runs: Runs, layout: Layout) -> None:
+        self._runs = runs
+        self._layout = layout
+        self._living: dict[str, dict[str, None]] = {}
+        """Session → runs that were said to live in it."""
 
-def _ends(event: str, payload: dict[str, Any]) -> bool | None:
-    """True: the run is over; False: it begins; None: neither is said."""
-    if event == "chat":
-        return True if payload.get("state") in _CHAT_ENDS else None
-    data = payload.get("data")
-    phase = data.get("phase") if payload.get("stream") == "lifecycle" and isinstance(data, dict) else None
-    return True if phase in _RUN_ENDS else False if phase == "start" else None
+    def hear(self, raw: bytes) -> tuple[str, str] | None:
+        """Take note of an event. The user's slug and session where it is about one.
+
+        Only users count: what the operator's own agents do, or a shared one by itself, is nobody's quota.
+        """
+        key = session_named(raw)
+        slug = self._layout.slug_of(key, None) if key is not None else None
+        if key is None or slug is None:
+            return None
+        word = runs_named(raw, key)
+        for run_id in word.ends:
+            self._living.get(key, {}).pop(run_id, None)
+            self._runs.ended(slug, run_id)
+        if word.starts:
+            self._runs.started(slug, word.starts)
+            self._note(key, (word.starts,))
+        if word.idle:
+            for run_id in self._living.pop(key, {}):
+                self._runs.silent(slug, run_id)
+        elif word.active:
+            self._note(key, word.active)
+        return slug, key
+
+    def look(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """Take note of sessions as a gateway lists them: what lives in them does so still. Slug and session of each user's."""
+        seen = []
+        for row in rows:
+            key, active = row.get("key"), row.get("activeRunIds")
+            slug = self._layout.slug_of(key, None) if isinstance(key, str) else None
+            if not isinstance(key, str) or slug is None:
+                continue
+            seen.append((slug, key))
+            for run_id in active if isinstance(active, list) else ():
+                if isinstance(run_id, str):
+                    self._runs.started(slug, run_id)
+                    self._note(key, (run_id,))
+        return seen
+
+    def forget(self) -> None:
+        """The gateway is lost."""
+        self._living.clear()
+        self._runs.forget_live()
+
+    def _note(self, key: str, run_ids: Iterable[str]) -> None:
+        living = self._living.pop(key, {}) | dict.fromkeys(run_ids)
+        self._living[key] = living
+        while len(living) > MOST_RUNS:
+            del living[next(iter(living))]
+        if len(self._living) > MOST_SESSIONS:
+            del self._living[next(iter(self._living))]

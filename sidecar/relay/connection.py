@@ -15,24 +15,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from sidecar.errors import ForeignKey, GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
-from sidecar.policy import events, requests
-from sidecar.policy.events import Verdict
-from sidecar.policy.own import NOTHING, at_places
+from sidecar.policy import requests
+from sidecar.policy.own import NOTHING
 from sidecar.policy.responses import error_of_gateway, filtered
-from sidecar.policy.table import EventRow, MethodRow
 from sidecar.protocol import frames
-from sidecar.protocol.frames import has_agent_tail
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
 from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
-from sidecar.relay.batch import Batch
 from sidecar.relay.errands import Errands, reset_notice
-from sidecar.relay.heads import Heads, Judged
+from sidecar.relay.events import EventPath
 from sidecar.relay.scope import MAX_PENDING, Pending, Scope
-from sidecar.telemetry.facts import Denied, EventDropped, FramesRelayed, Report
+from sidecar.relay.subscriptions import Listening
+from sidecar.telemetry.facts import Denied, FramesRelayed, Report
 from sidecar.wire.wire import Wire
 
 QUEUE_FRAMES = 64
@@ -53,10 +48,11 @@ class Connection:
         self.scope = scope
         self.client = client
         self.gateway = scope.upstream.link.wire
-        self._report = report
+        self.report = report
         self._slow_client_seconds = slow_client_seconds
         self.denials = 0
         self.errands = Errands(scope, report)
+        self.listening = Listening(scope, self.gateway, client)
         self._acts: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self.up = _ClientLeg(self)
@@ -73,6 +69,7 @@ class Connection:
                 leg.on_writable(False)
         forwarder = asyncio.create_task(self.up.forward())
         forwarder.add_done_callback(self._forwarder_ended)
+        self.listening.begin()
         try:
             if inbox.closed_with is not None:
                 self.end(1012, "gateway")
@@ -80,6 +77,7 @@ class Connection:
             self.up.on_messages(iter(waiting))
             return await self._ended
         finally:
+            self.listening.end()
             for act in self._acts:
                 act.cancel()
             forwarder.cancel()
@@ -95,12 +93,9 @@ class Connection:
     def denied(self, method: str, error: SidecarError, request_id: str) -> None:
         self.denials += 1
         known = method if self.scope.table.passes_method(method) else "unknown"
-        self._report(
+        self.report(
             Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
         )
-
-    def report(self, fact: FramesRelayed | EventDropped) -> None:
-        self._report(fact)
 
     def act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
         """Have the sidecar's own connection do what the gateway lets only admins do: all of it is the caller's already.
@@ -224,6 +219,8 @@ class _ClientLeg:
         if isinstance(decision, requests.Answer):
             self._connection.client.send(frames.response(request.id, decision.payload))
             return None
+        if decision.row.as_admin:
+            scope.still_open()
         params = await errands.own_ids(decision)
         if decision.reset and not params["message"]:
             await errands.reset(decision.reset, params["sessionKey"], request.id)
@@ -231,6 +228,8 @@ class _ClientLeg:
             self._connection.client.send(reset_notice(decision))
             return None
         params, new_run = await errands.begun(decision, params, request.id)
+        if not await self._connection.listening.forwards(request.id, decision.row, params):
+            return None
         scope.pending[request.id] = Pending(decision.row, new_run)
         if decision.row.as_admin:
             self._connection.act_as_admin(request, params)
@@ -239,32 +238,13 @@ class _ClientLeg:
         return encode(request.id, request.method, params) if changed else request.raw
 
 
-class _GatewayLeg:
-    """What the gateway writes: judged frame by frame, sent on by one write per read; what passes unchanged is one slice."""
+class _GatewayLeg(EventPath):
+    """The gateway's side. Its events are for `EventPath`; here are its answers, and the end."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.scope, connection.client, connection.listening, connection.report)
         self._connection = connection
-        self._heads = Heads()
-        self._dropped: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    def on_messages(self, messages: Iterator[Message]) -> None:
-        batch, scope, heads = Batch(), self._connection.scope, self._heads
-        for message in messages:
-            buffer, start, end = message.buffer, message.start, message.end
-            passes = buffer.startswith(heads.head, start, end) or has_agent_tail(buffer, start, end, heads.tail)
-            if not passes:
-                self._judged(batch, message)
-            elif scope.behind or scope.aliases:
-                self._passed(batch, message)
-            else:
-                batch.same(message)
-        if batch.frames:
-            data = batch.bytes()
-            self._connection.client.write(data)
-            self._connection.report(FramesRelayed("down", batch.frames, len(data)))
-        if self._dropped:
-            self._tell_dropped()
 
     def on_writable(self, writable: bool) -> None:
         self._connection.up.gateway_writable(writable)
@@ -281,78 +261,7 @@ class _GatewayLeg:
             self._timer.cancel()
             self._timer = None
 
-    def _judged(self, batch: Batch, message: Message) -> None:
-        judged = self._heads.find(message.buffer, message.start, message.end)
-        if judged is None:
-            raw = message.payload
-            sent = self._event(raw) if frames.is_event(raw) else self._response(raw)
-            if sent is raw:
-                batch.same(message)
-            elif sent is not None:
-                batch.other(sent)
-        elif judged.verdict is Verdict.PASS:
-            self._passed(batch, message)
-        else:
-            self._drop(judged, message.buffer, message.start, message.end)
-
-    def _passed(self, batch: Batch, message: Message) -> None:
-        """An event whose content stays: only its number and the run's name may be ours."""
-        scope = self._connection.scope
-        if scope.aliases:
-            raw = message.payload
-            sent = self._with_own_ids(frames.resequence(raw, scope.behind))
-            batch.same(message) if sent is raw else batch.other(sent)
-            return
-        buffer = message.buffer
-        digits = frames.sequence_digits(buffer, message.start, message.end) if scope.behind else None
-        if digits is None:
-            batch.same(message)
-        else:
-            start, end = digits
-            batch.spliced(message, start, end, b"%d" % (int(buffer[start:end]) - scope.behind))
-
-    def _event(self, raw: bytes) -> bytes | None:
-        """`raw` itself where nothing changes, other bytes where something does, None where it is dropped."""
-        scope = self._connection.scope
-        scanned = frames.scan_event(raw) or frames.scan_agent_event(raw)
-        event = scanned[0] if scanned else frames.read_event(raw)
-        verdict = events.judge(event, scope.namespace, scope.table) if event else Verdict.UNLISTED
-        known = event.name if event and scope.table.passes_event(event.name) else "unlisted"
-        judged = Judged(verdict, (known, verdict.value))
-        if scanned and verdict is not Verdict.REWRITE:
-            self._heads.learn(scanned[1], judged)
-        if verdict in {Verdict.FOREIGN, Verdict.UNLISTED}:
-            self._drop(judged, raw, 0, len(raw))
-            return None
-        if event is not None and verdict is Verdict.REWRITE:
-            rewritten = self._rewritten(raw, event.name)
-            if rewritten is None:
-                self._drop(Judged(Verdict.FOREIGN, (known, Verdict.FOREIGN.value)), raw, 0, len(raw))
-                return None
-            raw = rewritten
-        return self._with_own_ids(frames.resequence(raw, scope.behind))
-
-    def _drop(self, judged: Judged, buffer: bytes, start: int, end: int) -> None:
-        if frames.sequence_digits(buffer, start, end) is not None:
-            self._connection.scope.behind += 1
-        self._dropped[judged.counted_as] = self._dropped.get(judged.counted_as, 0) + 1
-
-    def _tell_dropped(self) -> None:
-        for (event, reason), count in self._dropped.items():
-            self._connection.report(EventDropped(event, reason, count))
-        self._dropped.clear()
-
-    def _rewritten(self, raw: bytes, name: str) -> bytes | None:
-        """The event with what of it is the caller's; None where nothing is."""
-        scope = self._connection.scope
-        frame = frames.parse(raw) or {}
-        payload = events.rewrite(name, frame.get("payload"), scope.namespace, scope.table)
-        if payload is NOTHING:
-            return None
-        self._learn(scope.table.events[name], payload)
-        return frames.dump({**frame, "payload": payload})
-
-    def _response(self, raw: bytes) -> bytes | None:
+    def response(self, raw: bytes) -> bytes | None:
         scope = self._connection.scope
         request_id = frames.response_id(raw)
         if request_id is None or request_id not in scope.pending:
@@ -369,21 +278,16 @@ class _GatewayLeg:
         pending = scope.pending[request_id]
         self._settle(request_id, pending, frame)
         if frame.get("ok") is not True:
-            return self._with_own_ids(frames.failure(request_id, error_of_gateway(frame.get("error"))))
+            return scope.in_own_words(frames.failure(request_id, error_of_gateway(frame.get("error"))))
         row = pending.row
         payload = filtered(row, frame.get("payload"), scope.namespace)
         if payload is NOTHING:
-            return frames.refusal(request_id, ForeignKey("that is not yours, or not there"))
-        self._learn(row, payload)
+            foreign = ForeignKey("that is not yours, or not there")
+            self._connection.denied(row.name, foreign, request_id)
+            return frames.refusal(request_id, foreign)
+        scope.learn(row, payload)
         unchanged = raw and payload is frame.get("payload")
-        return self._with_own_ids(raw if unchanged else frames.response(request_id, payload))
-
-    def _learn(self, row: MethodRow | EventRow, payload: Any) -> None:
-        """What the gateway names beside the caller's own agent is the caller's from now on."""
-        for kind, places in row.learns.items():
-            self._connection.scope.handles.learn(
-                kind, at_places(payload, places), self._connection.scope.namespace.slug
-            )
+        return scope.in_own_words(raw if unchanged else frames.response(request_id, payload))
 
     def _settle(self, request_id: str, pending: Pending, frame: dict[str, Any]) -> None:
         """Take the request off the list once its last answer is here.
@@ -395,18 +299,15 @@ class _GatewayLeg:
         status = payload.get("status") if isinstance(payload, dict) else None
         if pending.row.responses == 1 or status != "accepted":
             del scope.pending[request_id]
-        if pending.new_run and (frame.get("ok") is not True or status not in _LIVE):
+        run_id = payload.get(pending.row.run) if pending.row.run and isinstance(payload, dict) else None
+        if isinstance(run_id, str):  # the gateway has chosen it: it takes the place of the one that was counted
+            scope.runs.started(scope.namespace.slug, run_id)
+        if pending.new_run and (pending.row.run or frame.get("ok") is not True or status not in _LIVE):
             scope.runs.ended(scope.namespace.slug, pending.new_run)
         if isinstance(payload, dict) and payload.get("aborted") is True:
             # A run that is aborted before its first event has no last one either (2026.9.6).
             for run_id in _texts(payload.get("runIds")):
                 scope.runs.ended(scope.namespace.slug, run_id)
-
-    def _with_own_ids(self, raw: bytes) -> bytes:
-        """The client's own words for runs that go by an id of ours; 48 hex digits of ours cannot stand there by chance."""
-        for ours, theirs in self._connection.scope.aliases.items():
-            raw = raw.replace(ours.encode(), orjson.dumps(theirs)[1:-1])
-        return raw
 
 
 def _texts(value: object) -> list[str]:

@@ -32,9 +32,9 @@ class Judged:
 
 
 class Heads:
-    """Of one connection: what a verdict depends on besides these bytes is fixed there."""
+    """Of one connection: what a verdict depends on besides these bytes is fixed there, or ends with `forget`."""
 
-    __slots__ = ("_known", "head", "tail")
+    __slots__ = ("_known", "_tails", "head", "tail")
 
     def __init__(self) -> None:
         self.head = _NONE
@@ -44,11 +44,25 @@ class Heads:
         """The same for `agent` events."""
 
         self._known: dict[bytes, Judged] = {}
+        self._tails = True
+
+    def forget(self) -> None:
+        """What the verdicts depended on is different now."""
+        self._known.clear()
+        self.head = self.tail = _NONE
+
+    def look_at_tails(self, wanted: bool) -> None:
+        """A tail says whose an event is, not of which run: while runs of one session are judged differently, it says too little."""
+        if wanted != self._tails:
+            self._tails = wanted
+            self.forget()
 
     def find(self, buffer: bytes, start: int, end: int) -> Judged | None:
         """What was found of such an event as `buffer[start:end]`; None where it is the first."""
         tail = agent_tail(buffer, start, end)
         if tail is not None:
+            if not self._tails:
+                return None
             judged = self._known.get(tail)
             if judged is not None and judged.verdict is Verdict.PASS:
                 self.tail = tail
@@ -67,4 +81,5 @@ class Heads:
         """`evidence`: as the scan gave it."""
         if len(self._known) >= LIMIT:
             self._known.clear()
-        self._known[evidence] = judged
+        if self._tails or evidence.startswith(b"{"):
+            self._known[evidence] = judged

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sidecar.domain.principal import Principal
-from sidecar.errors import MalformedFrame, SidecarError, TokenRefused
+from sidecar.errors import MalformedFrame, Refusal, SidecarError, TokenRefused
 from sidecar.gateways.greeting import Upstream
 from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
 from sidecar.policy.requests import Patched
+from sidecar.policy.shared import is_open
 from sidecar.protocol import frames
 from sidecar.protocol.handshake import GUEST_SCOPES, read_connect, rewrite_hello
 from sidecar.protocol.requests import Request, decode
 from sidecar.relay.ports import Rooms
 from sidecar.relay.scope import Scope
-from sidecar.telemetry.facts import TokenRejected
+from sidecar.telemetry.facts import Denied, TokenRejected
 from sidecar.wire.wire import Inbox, Wire
 
 CONNECT_SECONDS = 15.0
@@ -53,13 +54,23 @@ async def open_scope(
         socket.wire.close(1000, "no connect")
         return None
     except MalformedFrame as error:
+        rooms.report(Denied(socket.connection_id, "", "connect", error.detail_code))
         socket.wire.close(error.close_code, error.message)
         return None
+    caller = ""
+
+    def known(principal: Principal) -> None:
+        nonlocal caller
+        caller = principal.user_id
+        admitted(principal)
+
     try:
         if request.method != "connect":
             raise MalformedFrame("the first request is connect")
-        return await _greeted(socket, request, rooms, admitted)
+        return await _greeted(socket, request, rooms, known)
     except SidecarError as error:
+        if isinstance(error, Refusal) and not isinstance(error, TokenRefused):
+            rooms.report(Denied(socket.connection_id, caller, "connect", error.detail_code, request.id[:64]))
         socket.wire.send(frames.refusal(request.id, error))
         socket.wire.close(error.close_code, error.message)
         raise
@@ -74,9 +85,9 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
         raise
     principal = await rooms.verify(token, socket.connection_id)
     admitted(principal)
-    namespace = rooms.namespace(principal)
+    home = await rooms.home(principal)
+    environment, namespace = home.environment, home.namespace
     open_in = namespace.adopt_existing(hello.session_key) if hello.session_key else namespace.main
-    environment = await rooms.environment(principal, namespace)
     door = rooms.door(environment.gateway_id)
     table = door.require()
     if principal.roles <= {"guest"}:
@@ -87,7 +98,9 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
             upstream.hello,
             namespace,
             open_in=open_in,
-            passes_method=lambda name: table.passes_method(name, principal.roles),
+            passes_method=lambda name: (
+                table.passes_method(name, principal.roles) and is_open(table.methods[name], namespace)
+            ),
             passes_event=table.passes_event,
             connection_id=socket.connection_id,
         )
@@ -106,6 +119,7 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
         runs=door.runs,
         handles=door.handles,
         as_admin=door.as_admin,
-        still_open=door.require_runs,
+        still_open=lambda: door.require_runs(namespace.agent_id),
+        audience=door.audience,
         patched=Patched(environment.workspace_dir, environment.auth_profile_id) if door.accepts_workspace else None,
     )

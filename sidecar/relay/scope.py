@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from sidecar.domain.namespace import Namespace
 from sidecar.domain.principal import Principal
 from sidecar.gateways.greeting import Upstream
+from sidecar.policy.own import at_places
 from sidecar.policy.requests import Patched
-from sidecar.policy.table import MethodRow, Table
+from sidecar.policy.table import EventRow, MethodRow, Table
 from sidecar.protocol.handshake import ClientHello
+from sidecar.relay.audience import Audience
 from sidecar.relay.ports import HandleBook, RunLedger
 
 MAX_PENDING = 256
@@ -58,6 +62,9 @@ class Scope:
     still_open: Callable[[], object]
     """Raises GatewayAway, GatewayOpen or GatewayNotCovered where no run may start (any more)."""
 
+    audience: Audience | None = None
+    """Who else of this user is here; None where the gateway sends every event to everybody (before 2026.8)."""
+
     patched: Patched | None = None
     """The user's workspace, on a gateway that takes one."""
 
@@ -75,3 +82,14 @@ class Scope:
         self.aliases[ours] = theirs
         if len(self.aliases) > MAX_ALIASES:
             del self.aliases[next(iter(self.aliases))]
+
+    def in_own_words(self, raw: bytes) -> bytes:
+        """The client's own words for runs that go by an id of ours; 48 hex digits of ours cannot stand there by chance."""
+        for ours, theirs in self.aliases.items():
+            raw = raw.replace(ours.encode(), orjson.dumps(theirs)[1:-1])
+        return raw
+
+    def learn(self, row: MethodRow | EventRow, payload: Any) -> None:
+        """What the gateway names beside the caller's own agent is the caller's from now on."""
+        for kind, places in row.learns.items():
+            self.handles.learn(kind, at_places(payload, places), self.namespace.slug)

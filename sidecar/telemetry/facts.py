@@ -108,21 +108,25 @@ class EventDropped(Fact):
 
 @dataclass(frozen=True, slots=True)
 class FramesRelayed(Fact):
-    """One batch went through. `direction` is `up` (to the gateway) or `down`.
-
-    `received`: how many frames of the gateway were read for it, those that did not pass and answers to us included.
-    """
+    """One batch went through. `direction` is `up` (to the gateway) or `down`."""
 
     direction: str
     frames: int
     bytes: int
-    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FramesKeptBack(Fact):
+    """So many frames came from a gateway on a user's connection, and no client got them: dropped events, answers to us."""
+
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
 class FramesHeard(Fact):
-    """The sidecar's own connection to a gateway got so many frames at once."""
+    """So many frames came at once on the sidecar's own connection to a gateway."""
 
+    gateway_id: str
     frames: int
 
 

@@ -61,6 +61,7 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.TokenRejected: logging.WARNING,
     facts.EventDropped: logging.DEBUG,
     facts.FramesRelayed: NEVER,
+    facts.FramesKeptBack: NEVER,
     facts.FramesHeard: NEVER,
     facts.RunAdmitted: logging.DEBUG,
     facts.KeysFetched: _level_of_keys,

@@ -80,6 +80,7 @@ class Metrics:
             facts.TokenRejected: self._token_rejected,
             facts.EventDropped: self._event_dropped,
             facts.FramesRelayed: self._frames_relayed,
+            facts.FramesKeptBack: self._frames_kept_back,
             facts.FramesHeard: self._frames_heard,
             facts.RunAdmitted: self._run_admitted,
             facts.KeysFetched: self._keys_fetched,
@@ -144,12 +145,12 @@ class Metrics:
         volume = self._counter("bytes_relayed", "Bytes of the frames that went through.", "direction")
         # Bound once: this is the one fact that comes thousands of times a second.
         self._relayed = {way: (frames.labels(way), volume.labels(way)) for way in ("up", "down")}
-        received = self._counter(
-            "gateway_frames",
-            "Frames that came from a gateway, by whose connection they came on: a user's, or our own.",
-            "connection",
+        self._kept_back = self._counter(
+            "frames_kept_back", "Frames that a gateway sent on users' connections and that no client got."
         )
-        self._received, self._heard = received.labels("user"), received.labels("own")
+        self._heard = self._counter(
+            "frames_heard", "Frames that a gateway sent on the sidecar's own connection.", "gateway"
+        )
         self._dropped = self._counter(
             "events_dropped", "Events of a gateway that were kept from a client.", "event", "reason"
         )
@@ -220,11 +221,12 @@ class Metrics:
         frames, volume = self._relayed[fact.direction]
         frames.inc(fact.frames)
         volume.inc(fact.bytes)
-        if fact.received:
-            self._received.inc(fact.received)
+
+    def _frames_kept_back(self, fact: facts.FramesKeptBack) -> None:
+        self._kept_back.inc(fact.frames)
 
     def _frames_heard(self, fact: facts.FramesHeard) -> None:
-        self._heard.inc(fact.frames)
+        self._heard.labels(self._word("gateway", fact.gateway_id)).inc(fact.frames)
 
     def _run_admitted(self, _fact: facts.RunAdmitted) -> None:
         self._runs.inc()

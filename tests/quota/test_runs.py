@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from sidecar.domain.namespace import Layout
 from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
-from sidecar.quota.runs import RunOptions, Runs, new_run_id
-from sidecar.quota.watch import watch
+from sidecar.quota.runs import LONGEST_SECONDS, MOST_OVER, RunOptions, Runs, new_run_id
 from sidecar.storage.availability import silent
 from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.redis import RedisOptions, RedisStore
@@ -56,6 +52,18 @@ async def free_again(runs: Runs, slug: str) -> None:
             with contextlib.suppress(TooManyRuns):
                 await runs.admit(slug, f"probe-of-{slug}")
                 return
+            await asyncio.sleep(0.01)
+
+
+async def counts(runs: Runs, slug: str) -> None:
+    """Wait until no other may start. Raises TimeoutError."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await runs.admit(slug, "probe")
+            except TooManyRuns:
+                return
+            runs.silent(slug, "probe")
             await asyncio.sleep(0.01)
 
 
@@ -206,6 +214,59 @@ async def test_a_run_that_nobody_hears_of_ends_by_itself(store: RedisStore) -> N
         await free_again(runs, ALICE)
 
 
+async def test_a_begin_that_is_told_after_the_end_begins_nothing(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        await start(runs, ALICE, "short")
+        runs.ended(ALICE, "short")
+        runs.started(ALICE, "short")
+        await free_again(runs, ALICE)
+        runs.ended(ALICE, f"probe-of-{ALICE}")
+        await free_again(runs, ALICE)
+
+
+async def test_what_only_seemed_over_counts_again_once_it_is_heard_of(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        await start(runs, ALICE, "quiet")
+        runs.silent(ALICE, "quiet")
+        runs.started(ALICE, "quiet")
+        await counts(runs, ALICE)
+        runs.ended(ALICE, "quiet")
+        await free_again(runs, ALICE)
+
+
+async def test_an_id_that_is_used_again_counts_again(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        for _ in range(2):
+            assert await start(runs, ALICE, "again")
+            runs.started(ALICE, "again")
+            await counts(runs, ALICE)
+            runs.ended(ALICE, "again")
+            await free_again(runs, ALICE)
+            runs.ended(ALICE, f"probe-of-{ALICE}")
+            await free_again(runs, ALICE)
+            runs.ended(ALICE, f"probe-of-{ALICE}")
+            await asyncio.sleep(0.1)
+
+
+async def test_of_ends_only_the_latest_are_remembered(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        runs.ended(ALICE, "long ago")
+        for number in range(MOST_OVER):
+            runs.ended(BOB, f"b{number}")
+        runs.started(ALICE, "long ago")
+        await counts(runs, ALICE)
+
+
+async def test_no_run_is_kept_on_the_count_for_ever(store: RedisStore) -> None:
+    now = [1_000_000.0]
+    runs = Runs("main", store, RunOptions(1, 300), SECRET, lambda: now[0])
+    async with telling(runs):
+        runs.started(ALICE, "its end was lost")
+        await asyncio.sleep(0.5)
+        now[0] += LONGEST_SECONDS + 1
+        await free_again(runs, ALICE)
+
+
 async def test_after_a_lost_gateway_its_runs_are_forgotten(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1, live_ms=300)) as runs:
         await start(runs, ALICE, "lost")
@@ -252,62 +313,3 @@ def test_made_up_ids_are_ids(some: bytes) -> None:
     assert new_run_id(lambda _: some).startswith("run-")
     assert len(new_run_id(lambda _: some)) == 36
     assert new_run_id(lambda _: some).isascii()
-
-
-class Heard:
-    """What `watch` says of one event."""
-
-    def __init__(self, name: str, payload: dict[str, Any], layout: Layout = Layout()) -> None:  # noqa: B008 - frozen
-        self.told: list[tuple[str, str, str]] = []
-        raw = json.dumps({"type": "event", "event": name, "payload": payload}, separators=(",", ":")).encode()
-        watch(raw, self, layout)  # type: ignore[arg-type]
-
-    def started(self, slug: str, run_id: str) -> None:
-        self.told.append(("started", slug, run_id))
-
-    def ended(self, slug: str, run_id: str) -> None:
-        self.told.append(("ended", slug, run_id))
-
-
-def of_alice(**payload: Any) -> dict[str, Any]:
-    return {"runId": "r1", "sessionKey": "agent:u-alice:main", "agentId": "u-alice", **payload}
-
-
-@pytest.mark.parametrize("padding", ["", "x" * 5000], ids=["small", "large"])
-@pytest.mark.parametrize(
-    ("name", "payload", "told"),
-    [
-        ("agent", of_alice(stream="lifecycle", data={"phase": "start"}), "started"),
-        ("agent", of_alice(stream="lifecycle", data={"phase": "end"}), "ended"),
-        ("agent", of_alice(stream="lifecycle", data={"phase": "error"}), "ended"),
-        ("agent", of_alice(stream="lifecycle", data={"phase": "model"}), ""),
-        ("agent", of_alice(stream="assistant", data={"phase": "end"}), ""),
-        ("chat", of_alice(state="final"), "ended"),
-        ("chat", of_alice(state="aborted"), "ended"),
-        ("chat", of_alice(state="error"), "ended"),
-        ("chat", of_alice(state="delta"), ""),
-        ("chat", {"runId": "r1", "state": "final"}, ""),
-        ("chat", of_alice(state="final", runId=7), ""),
-        ("chat", {"runId": "r1", "sessionKey": "agent:main:main", "agentId": "main", "state": "final"}, ""),
-        ("session.message", of_alice(state="final"), ""),
-    ],
-)
-def test_what_events_say_of_runs(name: str, payload: dict[str, Any], told: str, padding: str) -> None:
-    heard = Heard(name, {**payload, "padding": padding}).told
-    assert heard == ([(told, "u-alice", "r1")] if told else [])
-
-
-@pytest.mark.parametrize(
-    ("key", "told"),
-    [
-        ("agent:shared:user:u-alice:main", True),
-        ("agent:shared:user:u-alice:main:thread:7", True),
-        ("agent:shared:subagent:3f2b", False),
-        ("agent:shared:main", False),
-        ("agent:u-alice:main", False),
-        (None, False),
-    ],
-)
-def test_runs_of_a_shared_agent_are_the_users_whom_the_key_names(key: str | None, told: bool) -> None:
-    payload = {"runId": "r1", "sessionKey": key, "agentId": "shared", "state": "final"}
-    assert Heard("chat", payload, Layout("shared")).told == ([("ended", "u-alice", "r1")] if told else [])
