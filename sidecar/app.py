@@ -276,6 +276,8 @@ async def _door(
     stack: contextlib.AsyncExitStack,
 ) -> Door:
     database, redis = stores
+    if gateway.auth != "trusted-proxy":
+        tables = [table.without_profiles() for table in tables]
     admin = AdminConnection(gateway, tables, telemetry.report, lambda error: _unexpected(telemetry, "gateways", error))
     shared = bool(gateway.shared_agent)
     tools_allow = gateway.shared_tools_allow if shared else settings.environments.tools_allow

@@ -8,6 +8,7 @@ from typing import Any
 from sidecar.doctor.findings import Finding, danger, json5, listed, note, ok, openclaw, setting, sidecar, warning
 from sidecar.doctor.reading import Expected, GatewaySeen
 from sidecar.doctor.shape import member, table, words
+from sidecar.domain.isolation import FILE_TOOLS, AgentFacts, Level, level_of
 from sidecar.gateways.configuration import (
     DEFAULT_AGENT,
     AgentOptions,
@@ -17,9 +18,6 @@ from sidecar.gateways.configuration import (
     users_agents,
 )
 from sidecar.gateways.shared import shared_settings
-
-FILES = frozenset({"read", "write", "edit", "apply_patch"})
-"""Tools that `tools.fs.workspaceOnly` keeps within a workspace."""
 
 _PROGRAMS = frozenset({"*", "exec", "process", "code_execution", "terminal", "bash", "group:runtime"})
 _OWN_TOOLS = frozenset({"tool_search", "tool_describe", "tool_call"})
@@ -47,16 +45,22 @@ def known_agents(expected: Expected, config: Mapping[str, Any]) -> dict[str, str
     return users_agents(config, expected.root)
 
 
-def level(expected: Expected, seen: GatewaySeen) -> str:
-    """What keeps two users of this gateway apart: `transcript`, `workspace` or `sandbox`; `none` where nothing does."""
-    if open_settings(seen.effective) or _changed(expected, seen):
-        return "none"
-    if expected.shared_agent:
-        return "transcript"
-    known = known_agents(expected, seen.effective)
-    if known and all(sandboxed(seen.effective, slug) for slug in known):
-        return "sandbox"
-    return "workspace" if FILES.issuperset(expected.tools_allow) else "transcript"
+def level(expected: Expected, seen: GatewaySeen) -> Level:
+    """What keeps any two users of this gateway apart: the weakest of their agents' levels, or that of the first to come."""
+    closed, changed = not _complaints(expected, seen), _changed(expected, seen)
+    known = known_agents(expected, seen.source)
+    facts = [
+        AgentFacts(
+            session_tools_closed=closed,
+            agent_closed=slug not in changed,
+            shared_agent=bool(expected.shared_agent),
+            tools=expected.tools_allow,
+            workspace_only=True,
+            sandboxed=sandboxed(seen.effective, slug),
+        )
+        for slug in known or ("",)
+    ]
+    return min(map(level_of, facts), key=tuple(Level).index)
 
 
 def sandboxed(config: Mapping[str, Any], agent: str) -> bool:
@@ -85,8 +89,12 @@ def _changed(expected: Expected, seen: GatewaySeen) -> dict[str, list[str]]:
     return opened(seen.source, _closed(expected, seen))
 
 
+def _complaints(expected: Expected, seen: GatewaySeen) -> list[str]:
+    return [*open_settings(seen.effective), *(shared_settings(seen.effective) if expected.shared_agent else [])]
+
+
 def _session_tools(expected: Expected, seen: GatewaySeen) -> Iterator[Finding]:
-    wrong = [*open_settings(seen.effective), *(shared_settings(seen.effective) if expected.shared_agent else [])]
+    wrong = _complaints(expected, seen)
     served = "and users are served all the same (allow_open_gateway)" if expected.allow_open else "so nobody is served"
     for complaint in wrong:
         path, _, value = complaint.partition(" must be ")
@@ -151,14 +159,14 @@ def _programs(expected: Expected, seen: GatewaySeen) -> Iterator[Finding]:
             f"{len(running)} users' agents run programs on the gateway's host without a sandbox, and so read all that the gateway "
             f"reads: {listed(running)}.",
             setting("agents.defaults.sandbox", {"mode": "all", "scope": "agent"}),
-            sidecar(f"[environments]\ntools_allow = {json5(sorted(FILES))}"),
+            sidecar(f"[environments]\ntools_allow = {json5(sorted(FILE_TOOLS))}"),
         )
     elif risky:
         yield warning(
             "agents.exec",
             f"environments.tools_allow names {listed(risky)}, which runs programs. The agents' entries deny exec all the same; "
             "other tools of that kind may not ask.",
-            sidecar(f"[environments]\ntools_allow = {json5(sorted(FILES))}"),
+            sidecar(f"[environments]\ntools_allow = {json5(sorted(FILE_TOOLS))}"),
         )
     else:
         yield ok("agents.exec", "Users' agents run no programs.")
@@ -197,7 +205,7 @@ def _is_narrow(config: Mapping[str, Any], agent: str) -> bool:
     tools = member(_entries(config).get(agent) or {}, "tools") or {}
     allow = words(tools, "allow") or words(config, "tools.allow")
     only = member(tools, "fs.workspaceOnly") is True or member(config, "tools.fs.workspaceOnly") is True
-    return bool(allow) and FILES.issuperset(allow) and only
+    return bool(allow) and FILE_TOOLS.issuperset(allow) and only
 
 
 def _channels(seen: GatewaySeen) -> list[str]:
@@ -232,19 +240,20 @@ def _house_rules(expected: Expected, seen: GatewaySeen) -> Iterator[Finding]:
 
 
 _LEVELS = {
-    "none": (note, "none: nothing keeps users apart as long as the dangers stand."),
-    "transcript": (
+    Level.NONE: (note, "nothing keeps users apart as long as the dangers stand."),
+    Level.TRANSCRIPT: (
         note,
-        "transcript: the sidecar keeps sessions, events and runs apart; users share files or tools that reach further.",
+        "the sidecar keeps sessions, events and runs apart; users share files or tools that reach further.",
     ),
-    "workspace": (
+    Level.WORKSPACE: (
         ok,
-        "workspace: the sidecar keeps sessions, events and runs apart, the gateway each user's files; no programs run.",
+        "the sidecar keeps sessions, events and runs apart, the gateway each user's files; no programs run.",
     ),
-    "sandbox": (ok, "sandbox: as workspace, and each user's tools run in a container of their own."),
+    Level.SANDBOX: (ok, "as workspace, and each user's tools run in a container of their own."),
 }
 
 
 def _isolation(expected: Expected, seen: GatewaySeen) -> Finding:
-    make, says = _LEVELS[level(expected, seen)]
-    return make("isolation", says)
+    found = level(expected, seen)
+    make, says = _LEVELS[found]
+    return make("isolation", f"{found}: {says}")

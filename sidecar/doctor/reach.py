@@ -76,7 +76,7 @@ async def _answers(scheme: str, address: str, port: int, failed: Callable[[Excep
     try:
         first = await first_word(f"{scheme}://{host}:{port}/", {}, failed)
     except SidecarError as error:
-        return "status" in error.details
+        return str(error.details.get("status", "")).isdecimal()
     except (TimeoutError, ConnectionResetError):
         return False
     return (frames.parse(first) or {}).get("event") == "connect.challenge"

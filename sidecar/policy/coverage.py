@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.policy.rules import ParamRule, Rule, Shape
 from sidecar.policy.schema import Node, Schema
-from sidecar.policy.table import MethodRow, PolicyError, Table
+from sidecar.policy.table import EventRow, MethodRow, PolicyError, Table
 
 DYNAMIC = "dynamic"
 """The scope of methods that ask for one or another by their parameters."""
@@ -111,6 +111,7 @@ def compare(
 ) -> Difference:
     """What differs. `scopes`: those of a user's connection."""
     rows = {name: row for name, row in table.methods.items() if _holds(row, surface.version)}
+    events = {name for name, row in table.events.items() if _holds(row, surface.version)}
     reviewed = reviewed or Reviewed()
     known_methods, known_events = (
         {*table.methods, *table.denied_methods},
@@ -121,7 +122,7 @@ def compare(
         new_methods=_sorted(surface.methods - known_methods),
         gone_methods=_sorted({*rows} - surface.methods - reviewed.methods),
         new_events=_sorted(surface.events - known_events),
-        gone_events=_sorted({*table.events} - surface.events - reviewed.events),
+        gone_events=_sorted({*events} - surface.events - reviewed.events),
         new_params={name: new for name, (new, _) in params.items() if new},
         gone_params={name: gone for name, (_, gone) in params.items() if gone},
         scopes=tuple(_scopes(rows, schema, scopes)) if schema else (),
@@ -174,7 +175,7 @@ def _sent(row: MethodRow) -> bool:
     return row.answer is None
 
 
-def _holds(row: MethodRow, version: str) -> bool:
+def _holds(row: MethodRow | EventRow, version: str) -> bool:
     """Is the row about gateways of this version?"""
     known = _numbers(version)
     return not (row.since and known < _numbers(row.since)) and not (row.until and known >= _numbers(row.until))

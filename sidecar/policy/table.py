@@ -137,6 +137,10 @@ class EventRow:
     without: tuple[str, ...] = ()
     """Dotted places: an event in which one of them holds something does not pass."""
 
+    since: str = ""
+    until: str = ""
+    """As for methods."""
+
     handle: tuple[str, str] | None = None
     """Kind and dotted place of the id by which it is known whose an event is that names nobody."""
 
@@ -311,14 +315,18 @@ def _both(written: ParamRule | None, forced: ParamRule) -> ParamRule:
 def _event(name: str, row: Any) -> EventRow:
     if isinstance(row, str):
         return EventRow(Passage(row))
-    _refuse_unknown(name, row, frozenset({"own", "filter", "fields", "learns", "without", "handle"}))
+    _refuse_unknown(
+        name, row, frozenset({"own", "filter", "pass", "fields", "learns", "without", "handle", "since", "until"})
+    )
     handle = next(iter(row.get("handle", {}).items()), None)
     return EventRow(
-        Passage.FILTER,
+        Passage.PASS if row.get("pass") else Passage.FILTER,
         own=row.get("own", ""),
         response=row.get("filter", "own"),
         fields=frozenset(row.get("fields", ())),
         without=_places(row.get("without", ())),
+        since=row.get("since", ""),
+        until=row.get("until", ""),
         handle=handle,
         learns=_learns(row),
     )

@@ -22,7 +22,7 @@ from sidecar.errors import HouseFull, OriginRefused, Outage, Refusal, SidecarErr
 from sidecar.identity.carriers import credential_from_upgrade, echo_protocol
 from sidecar.protocol.handshake import MAX_CONNECT_BYTES, MAX_FRAME_BYTES
 from sidecar.protocol.websocket import accept_key
-from sidecar.relay.connection import Connection
+from sidecar.relay.connection import SLOW_CLIENT, Connection
 from sidecar.relay.opening import Socket, open_scope
 from sidecar.relay.ports import Rooms
 from sidecar.relay.scope import Scope
@@ -203,7 +203,8 @@ class House:
 
     async def _end(self, socket: Socket, code: int, reason: str) -> None:
         """The client's socket, whoever ended the connection. A client that does not take our goodbye is cut."""
-        socket.wire.close(code if 1000 <= code < 5000 and code not in {1004, 1005, 1006, 1015} else 1000, reason)
+        may_be_sent = 1000 <= code < 5000 and code not in {1004, 1005, 1006, 1015}
+        socket.wire.close(code if may_be_sent else 1000, _GOODBYES.get(reason, reason))
         try:
             async with asyncio.timeout(3):
                 await socket.wire.wait_closed()
@@ -271,6 +272,15 @@ def _connected(scope: Scope, seconds: float) -> UserConnected:
         scope.hello.client_id,
         seconds,
     )
+
+
+_GOODBYES = {
+    "drain": "the service restarts",
+    "gateway": "the connection to the gateway was lost",
+    "expired": "the sign-in has ended",
+    SLOW_CLIENT: "the client reads too slowly",
+}
+"""What a close frame says: people read it, in `openclaw tui` for instance as `gateway disconnected: …` (2026.9.6)."""
 
 
 class _Closing(Outage):

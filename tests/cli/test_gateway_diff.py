@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import shipped_tables
+from sidecar.app import TABLES, shipped_tables
 from sidecar.cli.plain import plain
-from sidecar.policy.coverage import HIDDEN
+from sidecar.policy.coverage import read_reviewed
 from tests.cli.test_audit_tail import command
 from tests.settings.documents import good, to_toml
 from tests.stack.process import free_port
 from tests.stack.stub_gateway import Frame, StubGateway
 
 TABLE = shipped_tables()[-1]
-METHODS = sorted({*TABLE.methods, *TABLE.denied_methods} - HIDDEN)
-EVENTS = sorted({*TABLE.events, *TABLE.denied_events})
+REVIEWED = read_reviewed((TABLES / "reviewed.toml").read_bytes())
+METHODS = sorted({*TABLE.methods, *TABLE.denied_methods} - REVIEWED.methods)
+EVENTS = sorted({*TABLE.events, *TABLE.denied_events} - REVIEWED.events)
 
 
 class Named(StubGateway):
@@ -87,14 +88,14 @@ async def test_the_same(tmp_path: Path) -> None:
 
 async def test_what_differs(tmp_path: Path) -> None:
     methods = [*(name for name in METHODS if name != "chat.abort"), "portal.\x1b[2Jopen", 7]
-    async with gateway(tmp_path, methods=methods, events=[*EVENTS[1:], "portal.changed"]) as config:
+    async with gateway(tmp_path, methods=methods, events=[*EVENTS[1:], "portal.moved"]) as config:
         schema = a_schema(tmp_path, ChatAbortParams=["sessionKey", "runId", "agentId", "everything"])
         code, lines, errors = await diff(config, "--gateway", "main", "--schema", schema)
         assert (code, errors) == (1, [])
         text = "\n".join(lines)
         assert "  new methods, refused and hidden (1):\n    " + plain("portal.\x1b[2Jopen") in text
         assert "  methods with a row that are gone (1):\n    chat.abort\n" in text
-        assert "  new events, dropped (1):\n    portal.changed\n" in text
+        assert "  new events, dropped (1):\n    portal.moved\n" in text
         assert "  new parameters, refused (1):\n    chat.abort: everything\n" in text
         assert "  parameters with a rule that are not in the schema (1):\n    chat.abort: preserveSideRuns\n" in text
         assert "  scopes that do not fit (1):\n    chat.abort: operator.admin, which users do not have\n" in text

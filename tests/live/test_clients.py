@@ -170,6 +170,61 @@ async def test_the_command_is_refused_with_a_sentence(people: tuple[Person, Pers
         assert bob.command.token not in said_by(finished)
 
 
+async def test_refusals_of_the_command_can_be_read_by_programs(
+    people: tuple[Person, Person], house: House, tmp_path: Path
+) -> None:
+    """Exit status 1; with `--json` an object on stdout that holds our sentence and, for calls, our code."""
+    alice, bob = people
+    ended = await house.identity_provider.token_for(alice.name, lifetime=1)
+    foreign = {"sessionKey": f"agent:{alice.agent}:main"}
+    command = {"sessionKey": "main", "message": "/exec host=gateway", "idempotencyKey": uuid.uuid4().hex}
+    closed, history, exec_, agent, key, late = await asyncio.gather(
+        bob.command.call("config.get"),
+        bob.command.call("chat.history", foreign),
+        bob.command.call("chat.send", command),
+        bob.command.run("agent", "--agent", alice.agent, "--message", "x", "--json"),
+        bob.command.run("agent", "--session-key", foreign["sessionKey"], "--message", "x"),
+        CommandLine(tmp_path / "late", bob.command.url, ended).call("health"),
+    )
+    for finished, code, sentence in (
+        (closed, "METHOD_NOT_ALLOWED", "the method 'config.get' is not available here"),
+        (history, "FOREIGN_KEY", "that agent is not yours"),
+        (
+            exec_,
+            "COMMAND_NOT_ALLOWED",
+            "the command /exec is not available here; to write about it, leave out the slash",
+        ),
+        (late, "AUTH_IDENTITY_HEADER_REQUIRED", "Your sign-in has ended: sign in again."),
+    ):
+        assert finished.status == 1
+        error = finished.json["error"]
+        assert (error["message"], error["details"]["code"], error["retryable"]) == (sentence, code, False)
+    assert (agent.status, agent.json["ok"], agent.json["error"]["message"]) == (1, False, "that agent is not yours")
+    assert (key.status, key.stdout, key.stderr.strip()) == (1, "", "that agent is not yours")
+
+
+async def test_the_agent_command_answers_prints_and_waits_its_turn(people: tuple[Person, Person]) -> None:
+    """Two users at once; alice, three of whose turns run, is told so until one of them has ended."""
+    alice, bob = people
+    busy = [uuid.uuid4().hex for _ in range(3)]
+    for number, run in enumerate(busy):
+        asked = {"sessionKey": f"busy{number}", "message": "[[slow 900 100]] [[long 900]]", "idempotencyKey": run}
+        await alice.client.request("chat.send", asked)
+
+    def asked_by(one: Person) -> tuple[str, ...]:
+        return "agent", "--session-key", "printed", "--message", f"[[reply {one.mark} printed]]"
+
+    refused, printed = await asyncio.gather(*(one.command.run(*asked_by(one)) for one in people))
+    assert (refused.status, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("3 of your turns are running, which is as many as may run at once;")
+    assert (printed.status, printed.stdout.strip()) == (0, f"{bob.mark} printed")
+    for number, run in enumerate(busy):
+        await alice.client.request("chat.abort", {"sessionKey": f"busy{number}", "runId": run})
+        await alice.client.wait_for(is_end_of(run))
+    answered = await alice.command.run(*asked_by(alice))
+    assert (answered.status, answered.stdout.strip()) == (0, f"{alice.mark} printed"), answered
+
+
 def said_by(finished: Finished) -> str:
     return finished.stdout + finished.stderr
 

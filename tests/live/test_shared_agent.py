@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from sidecar.policy.rules import Rule
 from sidecar.policy.shared import closed_in_shared_agent
 from tests.live.conftest import House
 from tests.live.leaks import leaks
@@ -258,11 +260,13 @@ async def test_what_acts_on_the_agent_is_closed_and_hidden(
     house: House, two: tuple[RawClient, RawClient, str, str]
 ) -> None:
     """The same methods are there for who has an agent of their own."""
-    closed = sorted(name for name, row in TABLE.methods.items() if closed_in_shared_agent(row) and not row.since)
+    of_both = [row for row in TABLE.methods.values() if not (row.since or row.until)]
+    closed = sorted(row.name for row in of_both if closed_in_shared_agent(row))
+    assert {"agents.files.get", "agents.workspace.list", "memory.search", "sessions.files.get", "tools.catalog"} <= {
+        *closed
+    }
     async with house.client("ann") as ann:
-        assert set(closed) <= {*ann.hello["features"]["methods"]} | {
-            name for name in closed if TABLE.methods[name].as_admin
-        }
+        assert {*closed} - {*ann.hello["features"]["methods"]} <= {row.name for row in of_both if row.as_admin}
     alice = two[0]
     assert not {*closed} & {*alice.hello["features"]["methods"]}
     for method in closed:
@@ -283,6 +287,63 @@ async def test_the_agent_is_written_once_closed(shared: House, two: tuple[RawCli
     assert entry["memory"]["search"] == {"enabled": False, "rememberAcrossConversations": False}
     assert (shared.gateway.workspaces / "helpdesk" / "workspace").stat().st_mode & 0o777 == 0o700
     assert not [folder.name for folder in shared.gateway.workspaces.iterdir() if folder.name.startswith("u-")]
+
+
+IDS = re.compile(r"\w*(?:[iI]ds?|[cC]ursor|reference|hash)")
+READING = re.compile(r"\.(?:get|list|history|search|preview|resolve|describe|startup|logs)$")
+
+
+def ids_in(value: Any, name: str = "") -> set[str]:
+    """Every text that stands where an id, a cursor or the like does."""
+    if isinstance(value, dict):
+        return {one for member, below in value.items() for one in ids_in(below, member)}
+    if isinstance(value, list):
+        return {one for below in value for one in ids_in(below, name)}
+    return {value} if isinstance(value, str) and IDS.fullmatch(name) and len(value) >= 6 else set()
+
+
+def calls_with(ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every open method about a session, with each of `ids` in each parameter that takes any text; the session is the caller's."""
+    for name, row in TABLE.methods.items():
+        keys = [one for one, rule in row.params.items() if rule in {Rule.KEY, Rule.EXISTING_KEY}]
+        if closed_in_shared_agent(row) or row.starts_run or not keys:
+            continue
+        for one, rule in row.params.items():
+            if rule is Rule.PASS:
+                yield from ((name, {keys[0]: "main", one: each}) for each in ids)
+
+
+async def answers(client: RawClient, calls: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """What each method said, all its answers in one text; refusals too."""
+    said: dict[str, list[str]] = {}
+    for method, params in calls:
+        try:
+            answer = json.dumps(await client.request(method, params))
+        except RequestError as refused:
+            answer = json.dumps(refused.error)
+        said.setdefault(method, []).append(answer)
+    return {method: "\n".join(texts) for method, texts in said.items()}
+
+
+async def test_ids_of_hers_lead_bob_nowhere(two: tuple[RawClient, RawClient, str, str]) -> None:
+    """Both have their sessions in one store of the gateway: an id of a message or a run is as near as the own one."""
+    alice, bob, hers, _ = two
+    mark = f"hers{uuid.uuid4().hex}"
+    await alice.request("sessions.subscribe")
+    await alice.chat("main", f"{mark} one")
+    await alice.chat("main", f"{mark} two")
+    await bob.chat("main", "his own")
+    await alice.request("sessions.list", {"includeDerivedTitles": True, "includeLastMessage": True})
+    history = await alice.request("chat.history", {"sessionKey": "main"})
+    ids = sorted(one for one in ids_in([frame.get("payload") for frame in alice.frames]) if hers not in one)[:40]
+    assert len(ids) >= 8, "messages, runs, sessions and what else there is"
+    calls = list(calls_with(ids))
+    told = await answers(alice, [call for call in calls if READING.search(call[0])])
+    assert {"chat.message.get", "chat.history"} <= {method for method, text in told.items() if mark in text}
+    refused = await answers(bob, calls)
+    assert len(refused) > 20
+    assert [method for method, text in refused.items() if mark in text or hers in text] == []
+    assert (await alice.request("chat.history", {"sessionKey": "main"}))["messages"] == history["messages"]
 
 
 def leave(workspace: Path, mark: str) -> dict[str, str]:

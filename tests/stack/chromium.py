@@ -28,7 +28,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 INSTALL = "apt-get install --no-install-recommends chromium"
 INSTALL_TIMEOUT_S = 600
 MESSAGE_LIMIT = 256 * 1024 * 1024
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 POLL_S = 0.05
 
 FLAGS = (
@@ -228,8 +228,9 @@ class Page:
             await self.call("Input.dispatchMouseEvent", type=kind, **at)
 
     async def type(self, selector: str, text: str) -> None:
-        """Click, and write."""
+        """Click, and write over what stands there."""
         await self.click(selector)
+        await self.evaluate("document.activeElement.select?.()")
         await self.call("Input.insertText", text=text)
 
     async def press_enter(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from tests.stack.driver import Driver
 from tests.stack.node import VERSION, ensure_packages, node, openclaw
 from tests.stack.process import Process, StackError, bare_environment
+from tests.stack.terminal import Terminal
 
 SCRIPT = Path(__file__).with_name("gateway_client.mjs")
 CLI_TIMEOUT_S = 60.0
@@ -73,6 +74,12 @@ class CommandLine:
     async def call(self, method: str, params: Mapping[str, Any] | None = None, *more: str) -> Finished:
         """`openclaw gateway call METHOD --params JSON --json`."""
         return await self.run("gateway", "call", method, "--json", "--params", json.dumps(params or {}), *more)
+
+    async def terminal(self, *arguments: str) -> Terminal:
+        """`openclaw <arguments>` for somebody at a terminal; `async with` starts it and ends it."""
+        packages = await ensure_packages(self._version)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Terminal([str(node()), str(openclaw(packages)), *arguments], self._environment(packages), self._folder)
 
     def _environment(self, packages: Path) -> dict[str, str]:
         return bare_environment(

@@ -64,6 +64,8 @@ class RawClient:
         self.received: list[str] = []
         """The same as it came, for leak searches."""
         self.hello: Frame = {}
+        self.close_reason = ""
+        """What the other side said when it closed."""
         self._session = session
         self._socket = socket
         self._arrived = asyncio.Condition()
@@ -176,13 +178,13 @@ class RawClient:
         await self._reader
 
     async def _read(self) -> None:
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                async with self._arrived:
-                    self.received.append(message.data)
-                    self.frames.append(json.loads(message.data))
-                    self._arrived.notify_all()
+        while (message := await self._socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            async with self._arrived:
+                self.received.append(message.data)
+                self.frames.append(json.loads(message.data))
+                self._arrived.notify_all()
         async with self._arrived:
+            self.close_reason = str(message.extra or "") if message.type is aiohttp.WSMsgType.CLOSE else ""
             self._closed = True
             self._arrived.notify_all()
 

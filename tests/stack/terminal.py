@@ -21,6 +21,7 @@ from tests.stack.process import Process, StackError
 
 COLUMNS, LINES = 120, 44
 READ_BYTES = 1 << 16
+PATIENCE_S = 60.0
 KEYS: Mapping[str, str] = {"enter": "\r", "escape": "\x1b", "up": "\x1b[A", "down": "\x1b[B", "ctrl-c": "\x03"}
 
 _UNKNOWN = re.compile(r"\x1b\[[<=>][0-9;]*[@-~]|\x1b\[\?[0-9;]*u|\x1b[_P^][^\x07\x1b]*(?:\x07|\x1b\\)")
@@ -102,19 +103,20 @@ class Terminal:
 
     async def enter(self, line: str) -> None:
         """Type a line, see it stand in the program's input, and send it."""
+        before = self.text.count(line)
         await self.type(line)
-        await self.wait_for(line)
+        await self.wait_until(lambda shown: not line or shown.count(line) > before, what=f"to take {line!r}")
         await self.press("enter")
 
-    async def wait_for(self, *texts: str, timeout: float = 30) -> str:
+    async def wait_for(self, *texts: str, timeout: float = PATIENCE_S) -> str:
         """The screen that shows all the texts, wherever lines break. Raises StackError with what it shows instead."""
         return await self.wait_until(lambda shown: all(text in shown for text in texts), timeout, f"to show {texts}")
 
-    async def wait_gone(self, text: str, *, timeout: float = 30) -> str:
+    async def wait_gone(self, text: str, *, timeout: float = PATIENCE_S) -> str:
         """The screen that does not show the text any more."""
         return await self.wait_until(lambda shown: text not in shown, timeout, f"to stop showing {text!r}")
 
-    async def wait_until(self, holds: Callable[[str], bool], timeout: float = 30, what: str = "to change") -> str:
+    async def wait_until(self, holds: Callable[[str], bool], timeout: float = PATIENCE_S, what: str = "to change") -> str:
         """The screen whose text (see `text`) satisfies."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):

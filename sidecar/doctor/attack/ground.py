@@ -24,7 +24,13 @@ LINES = ("alpha", "beta", "gamma")
 class Ground:
     """One attack. `told` and `kept` are secrets of the victim: in her session, and in her file."""
 
-    number: str
+    victim: str
+    """Her agent."""
+
+    attacker: str
+    open: str
+    """An agent that nobody closed, for the control."""
+
     root: str
     """Of all workspaces, as the gateway sees it."""
 
@@ -39,8 +45,11 @@ class Ground:
 
     @classmethod
     def new(cls, root: str, config_path: str, state_dir: str, http_url: str) -> Ground:
+        number = secrets.token_hex(4)
         return cls(
-            number=secrets.token_hex(4),
+            victim=f"{PREFIX}-{number}-victim",
+            attacker=f"{PREFIX}-{number}-attacker",
+            open=f"{PREFIX}-{number}-open",
             root=root.rstrip("/"),
             config_path=config_path,
             state_dir=state_dir,
@@ -51,18 +60,6 @@ class Ground:
 
     def knowing(self, session_id: str) -> Ground:
         return replace(self, session_id=session_id)
-
-    @property
-    def victim(self) -> str:
-        return f"{PREFIX}-{self.number}-victim"
-
-    @property
-    def attacker(self) -> str:
-        return f"{PREFIX}-{self.number}-attacker"
-
-    @property
-    def open(self) -> str:
-        return f"{PREFIX}-{self.number}-open"
 
     @property
     def her_key(self) -> str:

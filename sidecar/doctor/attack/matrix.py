@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -299,6 +300,7 @@ def _line(text: str) -> str:
     return " ".join((error[1] if error else text).split())[:120]
 
 
-def marks(attacks: Iterable[tuple[Attack, Way]], number: str) -> Mapping[tuple[str, str, Way], str]:
-    """A mark of its own for each attack on each way."""
+def marks(attacks: Iterable[tuple[Attack, Way]]) -> dict[tuple[str, str, Way], str]:
+    """A mark of its own for each attack on each way, never the same again."""
+    number = secrets.token_hex(4)
     return {(attack.tool, attack.name, way): f"mark{number}x{index:03d}" for index, (attack, way) in enumerate(attacks)}

@@ -129,7 +129,8 @@ async def _fought(options: AttackOptions, stage: Stage, ground: Ground, report: 
     outside = [one for one, way in plan if one.outside and one.tool in dangerous and way == "direct"]
     report.remarks += [f"{one.tool} is offered and was not called: it reaches outside" for one in outside]
     plan = [(one, way) for one, way in plan if one not in outside]
-    fought = await _volley(stage, ground, ground.attacker, plan, options.expected.tools_allow)
+    allowed = options.expected.tools_allow
+    fought = await _volley(stage, ground, ground.attacker, plan, allowed, options.local_root)
     fought += await _replies(stage, ground, ground.attacker, linked=linked)
     fought.append(_prompt(ground, warm.prompts))
     if options.control:
@@ -178,10 +179,15 @@ def _link(options: AttackOptions, ground: Ground, agent: str) -> bool:
 
 
 async def _volley(
-    stage: Stage, ground: Ground, agent: str, plan: Sequence[tuple[Attack, Way]], allowed: Collection[str]
+    stage: Stage,
+    ground: Ground,
+    agent: str,
+    plan: Sequence[tuple[Attack, Way]],
+    allowed: Collection[str],
+    local_root: Path | None,
 ) -> list[Outcome]:
     """All attacks of the plan from one agent."""
-    mark = matrix.marks(plan, f"{ground.number}{agent[-1]}")
+    mark = matrix.marks(plan)
     texts: dict[tuple[Attack, Way], str | None] = {}
 
     def arguments(one: Attack, way: Way) -> dict[str, Any]:
@@ -198,7 +204,7 @@ async def _volley(
         if way == "tools.invoke":
             texts[one, way] = await stage.invoke(agent, one.tool, arguments(one, way))
     await asyncio.sleep(SETTLE_SECONDS)
-    hers = await _hers(stage, ground, mark.values())
+    hers = await _hers(stage, ground, local_root, mark.values())
     return [
         matrix.judged(one, way, ground, texts[one, way], allowed, left=mark[one.tool, one.name, way] in hers)
         for one, way in plan
@@ -209,14 +215,25 @@ def _call(one: Attack, way: Way, arguments: dict[str, Any]) -> tuple[str, dict[s
     return (one.tool, arguments) if way == "direct" else ("tool_call", {"id": one.tool, "args": arguments})
 
 
-async def _hers(stage: Stage, ground: Ground, marks: Iterable[str]) -> str:
-    """All of the victim's: rows of her sessions, what is in them, and then her files, read by her own agent."""
+async def _hers(stage: Stage, ground: Ground, local_root: Path | None, marks: Iterable[str]) -> str:
+    """All of the victim's: rows of her sessions, what is in them, and her files, read from here or by her own agent."""
     rows = await stage.sessions(ground.victim)
     keys = [str(row.get("key")) for row in rows if not str(row.get("key")).endswith(":reads")]
     parts = [json.dumps(rows), *[json.dumps(await stage.history(key)) for key in keys]]
+    with contextlib.suppress(OSError):
+        if local_root is not None:
+            return "\n".join([*parts, await asyncio.to_thread(_files, local_root / ground.victim / "workspace")])
     paths = ["kept.txt", *(f"{mark}.txt" for mark in marks)]
     turn = await stage.turn(ground.victim, [("read", {"path": path}) for path in paths], session="reads")
     return "\n".join([*parts, *(text for text in turn.results.values() if '"status": "error"' not in text)])
+
+
+def _files(folder: Path) -> str:
+    """Names and contents of what lies in there, but for the gateway's own `.git`. Raises OSError."""
+    files = [
+        path for path in folder.rglob("*") if ".git" not in path.parts and path.is_file() and not path.is_symlink()
+    ]
+    return "\n".join(f"{path.name} {path.read_text(errors='replace')}" for path in files)
 
 
 async def _replies(stage: Stage, ground: Ground, agent: str, *, linked: bool) -> list[Outcome]:
@@ -225,14 +242,22 @@ async def _replies(stage: Stage, ground: Ground, agent: str, *, linked: bool) ->
         if not linked and "symlink" in name:
             continue
         turn = await stage.turn(agent, reply=reply)
-        said = (await stage.history(f"agent:{agent}:{turn.ticket}"))[-1:]
-        blocks = [block for message in said for block in _blocks(message)]
-        through = any(block.get("type") in {"image", "attachment", "audio", "video"} for block in blocks)
-        if through:
+        if await _attached(stage, f"agent:{agent}:{turn.ticket}"):
             outcomes.append(Outcome(name, "MEDIA:", "reply", "broke through", "the file was attached"))
         else:
             outcomes.append(Outcome(name, "MEDIA:", "reply", "held", "no file was attached"))
     return outcomes
+
+
+async def _attached(stage: Stage, key: str) -> bool:
+    """The file is fetched after the turn: what was said is looked at until it is more than a text, or for two seconds."""
+    kinds: set[object] = set()
+    for _ in range(10):
+        kinds = {block.get("type") for message in (await stage.history(key))[-1:] for block in _blocks(message)}
+        if kinds - {"text"}:
+            break
+        await asyncio.sleep(SETTLE_SECONDS / 5)
+    return bool(kinds & {"image", "attachment", "audio", "video"})
 
 
 def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -260,8 +285,9 @@ async def _controlled(
     tame = [
         (one, way) for one, way in plan if (options.everything or not one.outside) and (linked or not one.needs_link)
     ]
+    by_harm = matrix.judged_by_harm(one for one, _ in tame)
     won = [
-        *await _volley(stage, ground, ground.open, tame, matrix.judged_by_harm(one for one, _ in tame)),
+        *await _volley(stage, ground, ground.open, tame, by_harm, options.local_root),
         *await _replies(stage, ground, ground.open, linked=linked),
     ]
     proved = {(one.tool, one.attack, one.way): one.verdict == "broke through" for one in won}

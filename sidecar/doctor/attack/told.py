@@ -52,8 +52,8 @@ def _control(report: AttackReport) -> Finding:
     if all(one.controlled is None for one in judged):
         return note(
             "attack.control",
-            "Controls were not run: nobody showed that these attacks win where an agent is open. --control does, with an agent that "
-            "is open for that moment.",
+            "Controls were not run: nobody showed that these attacks win where an agent is open. --control does, with an agent "
+            "that is open for that moment.",
         )
     proved = {one.tool for one in judged if one.controlled}
     others = sorted({one.tool for one in judged} - proved)
