@@ -111,6 +111,7 @@ def expected_of(loaded: settings.Settings, row: settings.Gateway) -> Expected:
         tools_allow=row.shared_tools_allow if shared else loaded.environments.tools_allow,
         model_allow=loaded.environments.model_allow,
         shared_agent=row.shared_agent if shared else "",
+        own_workspaces=row.accepts_workspace,
         allow_open=row.allow_open_gateway,
         concurrent_runs=loaded.quota.concurrent_runs,
     )

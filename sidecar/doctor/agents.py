@@ -54,7 +54,9 @@ def level(expected: Expected, seen: GatewaySeen) -> Level:
             session_tools_closed=closed,
             agent_closed=slug not in changed,
             shared_agent=bool(expected.shared_agent),
+            own_workspaces=expected.own_workspaces,
             tools=expected.tools_allow,
+            no_tools=bool(expected.shared_agent) and not expected.tools_allow,
             workspace_only=True,
             sandboxed=sandboxed(seen.effective, slug),
         )

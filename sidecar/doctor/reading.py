@@ -25,6 +25,9 @@ class Expected:
     tools_allow: tuple[str, ...]
     model_allow: tuple[str, ...]
     shared_agent: str
+    own_workspaces: bool
+    """It is a patched gateway whose runs each work in their user's workspace."""
+
     allow_open: bool
     concurrent_runs: int
 

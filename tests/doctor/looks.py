@@ -27,6 +27,7 @@ EXPECTED = Expected(
     tools_allow=("read", "write", "edit", "apply_patch"),
     model_allow=(),
     shared_agent="",
+    own_workspaces=False,
     allow_open=False,
     concurrent_runs=3,
 )

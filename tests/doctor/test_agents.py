@@ -150,6 +150,7 @@ def test_one_agent_for_all_is_the_level_of_transcripts_and_has_rules_of_its_own(
     assert "startupContext" in complaint.says
     closed = look(change=under("agents.defaults.startupContext.enabled", False))
     assert level(SHARED, closed) == "transcript"
+    assert level(replace(SHARED, own_workspaces=True), closed) == "workspace"
     open_one = look(change=merge_shared({"workspace": "/elsewhere"}))
     assert "shared (" in by_id(agents(SHARED, open_one), "agents.opened").says
 

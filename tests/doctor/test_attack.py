@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.doctor.attack.belongings import Belongings, _roster_as_before
+from sidecar.doctor.attack.belongings import Belongings
 from sidecar.doctor.attack.ground import MODEL, OURS, PROVIDER, Ground, leftovers, provider, roster
 from sidecar.doctor.attack.matrix import (
     MATRIX,
@@ -32,7 +32,9 @@ from sidecar.gateways.configuration import AgentOptions
 from tests.doctor.looks import EXPECTED, by_id, ids, look
 from tests.stack.gateway import merge
 
-GROUND = Ground.new("/data/users/", "/etc/openclaw.json", "/state", "http://127.0.0.1:1").knowing("session-1")
+GROUND = Ground.new("/data/users/", "/etc/openclaw.json", "/state", "http://127.0.0.1:1").knowing(
+    "session-1", "message-1"
+)
 READ = next(one for one in MATRIX if (one.tool, one.name) == ("read", "absolute path"))
 WRITE = next(one for one in MATRIX if (one.tool, one.name) == ("write", "absolute path"))
 NODES = next(one for one in MATRIX if one.tool == "nodes")
@@ -123,22 +125,6 @@ def test_leftovers_are_known_by_their_names_and_no_users_are() -> None:
     assert there
     assert leftovers({}) == ([], False)
     assert leftovers({"agents": {"entries": 7}, "models": None}) == ([], False)
-
-
-def test_a_roster_that_the_attack_made_explicit_is_implicit_again() -> None:
-    before: dict[str, Any] = {"agents": {"defaults": {"model": "fake/fake-1", "heartbeat": {"every": "30m"}}}}
-    options = AgentOptions(EXPECTED.tools_allow)
-    now = merge(before, roster(GROUND, before, before, options, control=False))
-    assert now["agents"]["ownership"] == "explicit"
-    undo = _roster_as_before(before, now, [GROUND.victim, GROUND.attacker])
-    assert undo is not None
-    undo["entries"] |= dict.fromkeys([GROUND.victim, GROUND.attacker])
-    after = merge(now, {"agents": undo})
-    assert after["agents"].pop("entries") == {}
-    assert after == before
-    came = merge(now, {"agents": {"entries": {"u-alice": {}}}})
-    assert _roster_as_before(before, came, [GROUND.victim, GROUND.attacker]) is None, "somebody came meanwhile"
-    assert _roster_as_before(now, now, []) is None
 
 
 def test_folders_are_swept_by_name_and_links_are_not_followed(tmp_path: Path) -> None:

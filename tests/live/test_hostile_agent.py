@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sidecar.doctor.attack.ground import Ground
+from sidecar.doctor.attack.ground import Ground, id_of
 from sidecar.doctor.attack.matrix import MATRIX, Attack, judged
 from tests.live.conftest import House
 from tests.live.hostile import TURN_WAYS, Fought, Place, fight, kept_file, lay_link, uncontrolled
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
-from tests.stack.raw import RawClient, add_agents, patch_config
+from tests.stack.raw import RawClient, RequestError, add_agents, patch_config
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -66,7 +66,9 @@ async def settled(place: Place, her: RawClient) -> Place:
     lay_link(place)
     rows = (await place.admin.request("sessions.list", {"agentId": ground.victim}))["sessions"]
     [session_id] = [row["sessionId"] for row in rows if row["key"] == ground.her_key]
-    return Place(place.gateway, place.model, place.admin, place.client, ground.knowing(session_id))
+    said = (await place.admin.request("chat.history", {"sessionKey": ground.her_key}))["messages"]
+    [message_id, *_] = [id_of(message) for message in said if ground.told in json.dumps(message)]
+    return Place(place.gateway, place.model, place.admin, place.client, ground.knowing(session_id, message_id))
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -75,7 +77,8 @@ async def unclosed(wide: Gateway, model: EchoModel) -> AsyncIterator[Place]:
     ground = ground_on(wide, "open-alice", "open-bob")
     async with RawClient.admin(wide) as admin:
         agents = (ground.victim, ground.attacker)
-        await add_agents(admin, {agent: {"workspace": ground.workspace(agent)} for agent in agents})
+        everybody = {"subagents": {"allowAgents": ["*"]}}
+        await add_agents(admin, {agent: {"workspace": ground.workspace(agent), **everybody} for agent in agents})
         yield await settled(Place(wide, model, admin, admin, ground), admin)
 
 
@@ -228,7 +231,7 @@ async def test_other_keys_that_would_open_an_agent_are_taken_back(
         await patch_config(admin, patch)
         try:
             await until_closed(closed, admin, agent, {"cwd": str(closed.workspace(agent))} if "." in key else {})
-            assert closed.ground.kept not in await client.chat("one", steal)
+            assert closed.ground.kept not in await said(client, steal)
         finally:
             await patch_config(admin, {"agents": {"defaults": {"cwd": None}}})
 
@@ -243,7 +246,19 @@ async def test_an_agent_that_somebody_opened_is_closed_before_its_user_can_use_i
         opened = {"profile": "full", "exec": {"security": "full"}, "fs": {"workspaceOnly": False}}
         await patch_config(admin, {"agents": {"entries": {agent: {"tools": opened}}}})
         await until_closed(closed, admin, agent, {})
-        assert closed.ground.kept not in await client.chat("two", steal)
+        assert closed.ground.kept not in await said(client, steal)
+
+
+async def said(client: RawClient, message: str) -> str:
+    """Until the sidecar has seen that it is closed, it says so and starts nothing."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await client.chat("one", message)
+            except RequestError as refused:
+                if refused.detail_code != "GATEWAY_OPEN":
+                    raise
+                await asyncio.sleep(0.2)
 
 
 async def until_closed(place: Place, admin: RawClient, agent: str, more: dict[str, Any]) -> None:

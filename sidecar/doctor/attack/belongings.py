@@ -15,10 +15,11 @@ from sidecar.doctor.attack.ground import OURS, PREFIX, PROVIDER, leftovers
 from sidecar.doctor.attack.model import listening
 from sidecar.doctor.shape import member
 from sidecar.errors import GatewayAway, SidecarError
-from sidecar.gateways.configuration import DEFAULT_AGENT, replaced_arrays
+from sidecar.gateways.configuration import replaced_arrays
 from sidecar.gateways.rpc import RequestRefused, Rpc
 
 ATTEMPTS = 6
+DELETE_SECONDS = 90.0
 
 
 class AttackRefused(SidecarError):
@@ -83,19 +84,36 @@ class Belongings:
         self._sweep()
         return agents
 
-    async def take_back(self, agents: Sequence[str], before: Mapping[str, Any] | None = None) -> None:
-        """Agents with sessions and workspaces, provider, jobs, folders. `before`: the configuration that was there, for what the
-        first agent of a roster changes in it. Never raises; `kept` says what is still there."""
-        for agent in agents:
-            with contextlib.suppress(GatewayAway):
-                await self.rpc.request("agents.delete", {"agentId": agent, "deleteFiles": True})
+    async def take_back(self, agents: Sequence[str]) -> None:
+        """Agents with sessions and workspaces, provider, jobs, folders. Never raises; `kept` says what is still there.
+
+        Agents go by `agents.delete`: a patch that drops one is refused (2026.9.6).
+        """
         with contextlib.suppress(GatewayAway):
             await self._jobs()
         try:
-            await self._configuration_as_before(before)
+            await self._delete(agents)
+            _, source, _ = await self.configuration()
+            still, provider = leftovers(source)
+            if provider:
+                await self.patch({"models": {"providers": {PROVIDER: None}}})
         except (AttackRefused, GatewayAway) as error:
-            self.kept.append(f"agents and provider called {PREFIX}… in the gateway's configuration ({error.message})")
+            self.kept.append(f"agents and provider called {PREFIX}… ({error.message})")
+        else:
+            self.kept += [f"the agent {agent}" for agent in still]
         self._sweep()
+
+    async def _delete(self, agents: Sequence[str]) -> None:
+        """Again where the configuration was written at that moment. Raises GatewayAway."""
+        for _ in range(ATTEMPTS):
+            _, source, _ = await self.configuration()
+            there = [agent for agent in leftovers(source)[0] if agent in agents]
+            for agent in there:
+                with contextlib.suppress(RequestRefused):
+                    await self.rpc.request("agents.delete", {"agentId": agent, "deleteFiles": True}, DELETE_SECONDS)
+            if not there:
+                return
+            await asyncio.sleep(0.5)
 
     async def _jobs(self) -> None:
         answer = await self.rpc.request("cron.list", {"includeDisabled": True})
@@ -104,19 +122,6 @@ class Belongings:
             if isinstance(job, dict) and OURS.search(json.dumps(job)):
                 await self.rpc.request("cron.remove", {"id": job.get("id")})
 
-    async def _configuration_as_before(self, before: Mapping[str, Any] | None) -> None:
-        _, source, _ = await self.configuration()
-        agents, provider = leftovers(source)
-        undo: dict[str, Any] = {}
-        if agents:
-            undo["agents"] = {"entries": dict.fromkeys(agents)}
-        if provider:
-            undo["models"] = {"providers": {PROVIDER: None}}
-        if before is not None and (roster := _roster_as_before(before, source, agents)):
-            undo["agents"] = {**roster, "entries": {**roster["entries"], **undo.get("agents", {}).get("entries", {})}}
-        if undo:
-            await self.patch(undo)
-
     def _sweep(self) -> None:
         """Folders that `agents.delete` leaves: it moves what is in them to the trash of the gateway's user (2026.9.6)."""
         for root in (self.local_root, self.state_dir / "agents" if self.state_dir else None):
@@ -124,18 +129,3 @@ class Belongings:
                 for folder in list(root.iterdir()) if root else ():
                     if OURS.fullmatch(folder.name) and not folder.is_symlink():
                         shutil.rmtree(folder)
-
-
-def _roster_as_before(before: Mapping[str, Any], now: Mapping[str, Any], ours: Sequence[str]) -> dict[str, Any] | None:
-    """The first agent beside the implicit one makes the roster explicit. Where nobody else came meanwhile, that is undone."""
-    if member(before, "agents.ownership") == "explicit" or member(before, "agents.entries"):
-        return None
-    entries = {name: entry for name, entry in (member(now, "agents.entries") or {}).items() if name not in ours}
-    if set(entries) - {DEFAULT_AGENT}:
-        return None
-    owners = {
-        name: None if member(before, f"agents.defaults.{name}") is None else {"agentId": None}
-        for name in ("systemAgent", "heartbeat")
-        if member(before, f"agents.defaults.{name}.agentId") is None
-    }
-    return {"ownership": None, "defaults": owners, "entries": dict.fromkeys(entries)}

@@ -42,6 +42,8 @@ class Ground:
     told: str
     kept: str
     session_id: str = ""
+    message_id: str = ""
+    """What she said, by the transcript's own id."""
 
     @classmethod
     def new(cls, root: str, config_path: str, state_dir: str, http_url: str) -> Ground:
@@ -58,8 +60,8 @@ class Ground:
             kept=f"kept{secrets.token_hex(8)}",
         )
 
-    def knowing(self, session_id: str) -> Ground:
-        return replace(self, session_id=session_id)
+    def knowing(self, session_id: str, message_id: str) -> Ground:
+        return replace(self, session_id=session_id, message_id=message_id)
 
     @property
     def her_key(self) -> str:
@@ -92,7 +94,8 @@ def roster(
         for slug in (ground.victim, ground.attacker)
     }
     if control:
-        closed[ground.open] = {"workspace": ground.workspace(ground.open), **mine}
+        everybody = {"subagents": {"allowAgents": ["*"]}}
+        closed[ground.open] = {"workspace": ground.workspace(ground.open), **everybody, **mine}
     return agents_patch(source, closed)
 
 
@@ -108,6 +111,11 @@ def provider(base_url: str, key: str) -> dict[str, Any]:
         "maxTokens": 8192,
     }
     return {"baseUrl": base_url, "apiKey": key, "api": "openai-completions", "models": [model]}
+
+
+def id_of(message: Mapping[str, Any]) -> str:
+    """Of a message in `chat.history`."""
+    return str(_at(message, "__openclaw").get("id", ""))
 
 
 def leftovers(source: Mapping[str, Any]) -> tuple[list[str], bool]:

@@ -132,13 +132,13 @@ SESSIONS = (
     Attack(
         "her session's id",
         "sessions_history",
-        lambda g, _: {"sessionKey": g.her_key, "sessionId": g.session_id, "includeTools": True},
+        lambda g, _: {"sessionKey": g.her_key, "sessionId": g.session_id, "messageId": g.message_id},
         _told,
     ),
     Attack("her words", "sessions_search", lambda g, _: {"query": "findme", "sessionKey": g.her_key}, _told),
     Attack("list", "sessions_list", lambda _, __: {}, _victim),
     Attack("her agent", "sessions_list", lambda g, _: {"agentId": g.victim, "messageLimit": 5}, _session),
-    Attack("her session", "session_status", lambda g, _: {"sessionKey": g.her_key}, _session),
+    Attack("her session", "session_status", lambda g, _: {"sessionKey": g.her_key}, lambda g: f"Session: {g.her_key}"),
     Attack(
         "her session",
         "sessions_send",

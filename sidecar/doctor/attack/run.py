@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.doctor.attack import matrix
 from sidecar.doctor.attack.belongings import AttackRefused, Belongings
-from sidecar.doctor.attack.ground import LINES, PROVIDER, Ground, provider, roster
+from sidecar.doctor.attack.ground import LINES, PROVIDER, Ground, id_of, provider, roster
 from sidecar.doctor.attack.matrix import WAYS, Attack, Outcome, Way
 from sidecar.doctor.attack.model import ScriptedModel
 from sidecar.doctor.attack.turns import Stage
@@ -93,8 +93,12 @@ async def _attacked(options: AttackOptions, model: ScriptedModel, admin: Admin, 
         await _fought(options, Stage(admin.rpc, model), ground, report, say)
     finally:
         say("taking everything back")
-        await asyncio.shield(mine.take_back(agents, source))
+        await asyncio.shield(mine.take_back(agents))
         report.kept += mine.kept
+    if not member(source, "agents.entries"):
+        report.remarks.append(
+            "agents.ownership is explicit now, and the agent that was there has an entry of its own, as after the first user"
+        )
 
 
 def _made(
@@ -158,7 +162,8 @@ async def _settled(options: AttackOptions, stage: Stage, ground: Ground, report:
             _put(options.local_root / ground.victim / "workspace" / "kept.txt", content)
     rows = await stage.sessions(ground.victim)
     session_id = next((row.get("sessionId") for row in rows if row.get("key") == ground.her_key), "")
-    return ground.knowing(str(session_id))
+    said = [message for message in await stage.history(ground.her_key) if ground.told in json.dumps(message)]
+    return ground.knowing(str(session_id), id_of(said[0]) if said else "")
 
 
 def _put(path: Path, content: str) -> None:
