@@ -1,0 +1,93 @@
+"""One gateway with all that the sidecar keeps for it; `app` makes one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sidecar.environments.provisioning import Provisioner
+from sidecar.gateways.admin import AdminConnection, State
+from sidecar.gateways.greeting import Upstream, greet_as_user
+from sidecar.gateways.handles import Handles
+from sidecar.gateways.options import GatewayOptions
+from sidecar.gateways.standing import Standing, standing_of
+from sidecar.policy.table import Table
+from sidecar.protocol.device import Device
+from sidecar.protocol.handshake import ClientHello
+from sidecar.protocol.session_events import SESSION_SCOPED
+from sidecar.quota.runs import Runs
+from sidecar.quota.watch import Watch
+from sidecar.relay.audience import Audience
+
+ACT_SECONDS = 600.0
+"""How long the gateway may take for what is done as admin: a compaction is several calls of the model."""
+
+
+class Door:
+    """One gateway: our own connection to it, its users' agents and runs, and the way in for users (`relay.ports.GatewayDoor`)."""
+
+    def __init__(
+        self,
+        gateway: GatewayOptions,
+        admin: AdminConnection,
+        makers: Provisioner,
+        runs: Runs,
+        handles: Handles,
+        seal: bytes,
+    ) -> None:
+        self.gateway = gateway
+        self.admin = admin
+        self.makers = makers
+        self.runs = runs
+        self.handles = handles
+        self._seal = seal
+        self._audience = Audience()
+        self._watch = Watch(runs, gateway.layout)
+        admin.listeners.on_event.append(self._heard)
+        admin.listeners.on_sessions.append(self._looked)
+        admin.listeners.on_lost.append(self._watch.forget)
+
+    @property
+    def accepts_workspace(self) -> bool:
+        return self.gateway.accepts_workspace
+
+    def require(self) -> Table:
+        return self.admin.require()
+
+    def require_runs(self, agent_id: str) -> Table:
+        table = self.admin.require_runs()
+        self.makers.require_closed(agent_id)
+        return table
+
+    async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
+        return await self.admin.request(method, params, ACT_SECONDS)
+
+    @property
+    def audience(self) -> Audience | None:
+        return self._audience if self.admin.scopes_events else None
+
+    async def greet(self, slug: str, hello: ClientHello, *, first_time: bool) -> Upstream:
+        if self.admin.scopes_events and SESSION_SCOPED not in hello.caps:
+            hello = replace(hello, caps=(*hello.caps, SESSION_SCOPED))
+        device = Device.derive(self._seal, self.gateway.id, slug)
+        return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed, first_time=first_time)
+
+    def _heard(self, raw: bytes) -> None:
+        if (about := self._watch.hear(raw)) is not None:
+            slug, key = about
+            self._audience.hear(slug, (key,))
+
+    def _looked(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for slug, key in reversed(self._watch.look(rows)):
+            self._audience.hear(slug, (key,))
+
+    def standing(self, agent_id: str) -> Standing:
+        return standing_of(self.admin, agent_id, closed=self.makers.is_closed(agent_id))
+
+    async def why_not_ready(self) -> str:
+        return "" if self.admin.serves else f"{self.admin.state}: {self.admin.why}"
+
+    def doubt(self) -> str:
+        """What an operator should know of a gateway that serves."""
+        return self.admin.why if self.admin.state is State.UNCOVERED else ""
