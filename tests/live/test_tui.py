@@ -24,7 +24,7 @@ from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
 from tests.stack.terminal import Terminal
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.deep]
 
 START_S = 90.0
 """It takes some seconds of processor time to start, and several start at once."""
