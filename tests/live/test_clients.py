@@ -123,7 +123,7 @@ async def test_the_client_is_refused_with_a_sentence(
             await bob.client.request(method, params)
         assert refused.value.detail_code == "FOREIGN_KEY"
     with pytest.raises(CommandError, match="not available here") as closed:
-        await bob.client.request("config.get")
+        await bob.client.request("logs.tail")
     assert closed.value.detail_code == "METHOD_NOT_ALLOWED"
     async with GatewayClient(tmp_path) as stranger:
         with pytest.raises(CommandError, match="not a signed access token"):
@@ -179,7 +179,7 @@ async def test_refusals_of_the_command_can_be_read_by_programs(
     foreign = {"sessionKey": f"agent:{alice.agent}:main"}
     command = {"sessionKey": "main", "message": "/exec host=gateway", "idempotencyKey": uuid.uuid4().hex}
     closed, history, exec_, agent, key, late = await asyncio.gather(
-        bob.command.call("config.get"),
+        bob.command.call("logs.tail"),
         bob.command.call("chat.history", foreign),
         bob.command.call("chat.send", command),
         bob.command.run("agent", "--agent", alice.agent, "--message", "x", "--json"),
@@ -187,7 +187,7 @@ async def test_refusals_of_the_command_can_be_read_by_programs(
         CommandLine(tmp_path / "late", bob.command.url, ended).call("health"),
     )
     for finished, code, sentence in (
-        (closed, "METHOD_NOT_ALLOWED", "the method 'config.get' is not available here"),
+        (closed, "METHOD_NOT_ALLOWED", "the method 'logs.tail' is not available here"),
         (history, "FOREIGN_KEY", "that agent is not yours"),
         (
             exec_,

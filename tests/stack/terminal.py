@@ -116,7 +116,9 @@ class Terminal:
         """The screen that does not show the text any more."""
         return await self.wait_until(lambda shown: text not in shown, timeout, f"to stop showing {text!r}")
 
-    async def wait_until(self, holds: Callable[[str], bool], timeout: float = PATIENCE_S, what: str = "to change") -> str:
+    async def wait_until(
+        self, holds: Callable[[str], bool], timeout: float = PATIENCE_S, what: str = "to change"
+    ) -> str:
         """The screen whose text (see `text`) satisfies."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
