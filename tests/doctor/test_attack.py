@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from sidecar.doctor.attack.belongings import Belongings
-from sidecar.doctor.attack.ground import MODEL, OURS, PROVIDER, Ground, leftovers, provider, roster
+from sidecar.doctor.attack.ground import ATTACKER, OURS, PROVIDER, VICTIM, Ground, leftovers, provider, roster
 from sidecar.doctor.attack.matrix import (
     MATRIX,
     WAYS,
@@ -97,11 +97,12 @@ def test_the_throw_away_agents_are_what_users_agents_are() -> None:
     options = AgentOptions(EXPECTED.tools_allow)
     patch = {"agents": roster(GROUND, seen.source, seen.effective, options, control=True)["agents"]}
     after = merge(seen.source, patch)["agents"]["entries"]
-    for agent in (GROUND.victim, GROUND.attacker):
+    for agent, model in ((GROUND.victim, VICTIM), (GROUND.attacker, ATTACKER)):
         assert OURS.fullmatch(agent)
         entry = dict(after[agent])
-        assert entry.pop("model") == {"primary": MODEL}
-        assert entry.pop("utilityModel") == MODEL
+        assert entry.pop("model") == {"primary": model}
+        assert entry.pop("utilityModel") == model
+        assert entry.pop("modelPolicy") == {"allow": [model]}
         entry["modelPolicy"] = {"allow": ["fake/fake-1"]}
         entry["workspace"], entry["subagents"] = after["u-alice"]["workspace"], after["u-alice"]["subagents"]
         assert entry == after["u-alice"], "but for its name, its place and its model"
@@ -179,7 +180,12 @@ async def asked(model: ScriptedModel, turn: Turn | None, *, stream: bool, result
     said = turn.ticket if turn else "recap this"
     messages.append({"role": "user", "content": [{"type": "text", "text": f"hello {said}"}]})
     messages += [{"role": "tool", "tool_call_id": key, "content": text} for key, text in (results or {}).items()]
-    body = {"model": "script", "stream": stream, "messages": messages, "tools": [{"function": {"name": "read"}}]}
+    body = {
+        "model": turn.role if turn else "victim",
+        "stream": stream,
+        "messages": messages,
+        "tools": [{"function": {"name": "read"}}],
+    }
     headers = {"authorization": f"Bearer {model.key}"}
     async with (
         aiohttp.ClientSession() as session,
@@ -192,7 +198,7 @@ async def asked(model: ScriptedModel, turn: Turn | None, *, stream: bool, result
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_doctor_is_a_model_that_calls_what_it_is_told(stream: bool) -> None:
     async with ScriptedModel() as model:
-        turn = model.expect([("read", {"path": "/x"}), ("ls", {})])
+        turn = model.expect(GROUND.attacker, [("read", {"path": "/x"}), ("ls", {})])
         first = await asked(model, turn, stream=stream)
         assert '"tool_calls"' in first
         assert '\\"path\\": \\"/x\\"' in first
@@ -206,8 +212,10 @@ async def test_the_doctor_is_a_model_that_calls_what_it_is_told(stream: bool) ->
         assert turn.results == {0: "secret", 1: "Tool ls not found"}
         assert turn.answered.is_set()
         assert '"fine"' in await asked(model, None, stream=stream)
-        spoken = model.expect(reply="MEDIA:/x")
+        spoken = model.expect(GROUND.open, reply="MEDIA:/x")
         assert "MEDIA:/x" in await asked(model, spoken, stream=stream)
+        stolen = Turn(spoken.ticket, "victim")
+        assert '"fine"' in await asked(model, stolen, stream=stream), "a ticket that another agent was sent"
         assert listening(model.base_url)
         async with (
             aiohttp.ClientSession() as session,

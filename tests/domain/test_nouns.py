@@ -54,3 +54,8 @@ def test_an_environment_has_the_configured_quota_and_is_not_provisioned() -> Non
     assert (ENVIRONMENT.quota_tokens_per_day, ENVIRONMENT.quota_cost_per_month) == (None, None)
     assert ENVIRONMENT.provisioned_at is None
     assert (ENVIRONMENT.has_sandbox, ENVIRONMENT.sandbox_enabled) == (False, False)
+
+
+def test_an_environment_says_whether_its_agent_is_the_users_own() -> None:
+    assert not ENVIRONMENT.shares_agent
+    assert dataclasses.replace(ENVIRONMENT, agent_id="shared").shares_agent

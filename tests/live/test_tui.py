@@ -153,9 +153,9 @@ async def test_sessions_are_opened_listed_and_chosen(room: Room) -> None:
 
 async def test_escape_stops_ones_own_turn(room: Room) -> None:
     alice, bob = room.both
-    words = " ".join(f"{alice.mark}-s{number}" for number in range(200))
+    words = " ".join(f"{alice.mark}-s{number}" for number in range(20))
     answer = " ".join(f"{bob.mark}-s{number}" for number in range(30))
-    await alice.terminal.enter(f"[[slow 200 100]] [[reply {words}]]")
+    await alice.terminal.enter(f"[[slow 20 1500]] [[reply {words}]]")
     await bob.terminal.enter(f"[[slow 30 100]] [[reply {answer}]]")
     await alice.terminal.wait_for(f"]] {alice.mark}-s0 {alice.mark}-s1")
     await bob.terminal.wait_for(f"]] {bob.mark}-s0 {bob.mark}-s1")

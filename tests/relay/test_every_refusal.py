@@ -356,7 +356,7 @@ async def _settled(place: Place) -> int:
 
 
 async def _news(place: Place, before: int, *, some: bool) -> list[AuditRow]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while some and await place.database.newest_audit() == before:
             await asyncio.sleep(0.05)
     after = await _settled(place)

@@ -12,7 +12,9 @@ from sidecar.gateways.configuration import AgentOptions, agents_patch, closed_ag
 
 PREFIX = "doctor-attack"
 PROVIDER = PREFIX
-MODEL = f"{PROVIDER}/script"
+VICTIM, ATTACKER, OPEN = (f"{PROVIDER}/{role}" for role in ("victim", "attacker", "open"))
+"""Models, one for each agent: by it a request says who asks. A message that one agent sends another may quote anything."""
+
 OURS = re.compile(r"doctor-attack-[0-9a-f]{8}-(victim|attacker|open)")
 """Agents of this attack or of an earlier one. Users' are called `u-…`."""
 
@@ -87,30 +89,36 @@ def roster(
     ground: Ground, source: Mapping[str, Any], effective: Mapping[str, Any], options: AgentOptions, *, control: bool
 ) -> dict[str, Any]:
     """The merge patch of `agents`: victim and attacker are what users' agents are, but for their model."""
-    ours = replace(options, model_allow=(MODEL,))
-    mine = {"model": {"primary": MODEL}, "utilityModel": MODEL}
-    closed = {
-        slug: closed_agent(slug, ground.workspace(slug), ours, effective) | mine
-        for slug in (ground.victim, ground.attacker)
+    entries = {
+        slug: closed_agent(slug, ground.workspace(slug), replace(options, model_allow=(model,)), effective)
+        | _asks(model)
+        for slug, model in ((ground.victim, VICTIM), (ground.attacker, ATTACKER))
     }
     if control:
         everybody = {"subagents": {"allowAgents": ["*"]}}
-        closed[ground.open] = {"workspace": ground.workspace(ground.open), **everybody, **mine}
-    return agents_patch(source, closed)
+        entries[ground.open] = {"workspace": ground.workspace(ground.open), **everybody, **_asks(OPEN)}
+    return agents_patch(source, entries)
+
+
+def _asks(model: str) -> dict[str, Any]:
+    return {"model": {"primary": model}, "utilityModel": model}
 
 
 def provider(base_url: str, key: str) -> dict[str, Any]:
-    """Our own model, for nothing."""
-    model = {
-        "id": MODEL.partition("/")[2],
-        "name": "sidecar doctor",
-        "reasoning": False,
-        "input": ["text"],
-        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-        "contextWindow": 200_000,
-        "maxTokens": 8192,
-    }
-    return {"baseUrl": base_url, "apiKey": key, "api": "openai-completions", "models": [model]}
+    """Our own models, for nothing."""
+    models = [
+        {
+            "id": name.partition("/")[2],
+            "name": "sidecar doctor",
+            "reasoning": False,
+            "input": ["text"],
+            "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+            "contextWindow": 200_000,
+            "maxTokens": 8192,
+        }
+        for name in (VICTIM, ATTACKER, OPEN)
+    ]
+    return {"baseUrl": base_url, "apiKey": key, "api": "openai-completions", "models": models}
 
 
 def id_of(message: Mapping[str, Any]) -> str:

@@ -27,6 +27,9 @@ class Turn:
     """One turn that will come. `calls` are (tool, arguments); without any, `reply` is the answer."""
 
     ticket: str
+    role: str
+    """The model that its agent asks: the last word of the agent's name."""
+
     calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
     reply: str = "done"
     results: dict[int, str] = field(default_factory=dict)
@@ -67,9 +70,9 @@ class ScriptedModel:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def expect(self, calls: Sequence[tuple[str, Mapping[str, Any]]] = (), reply: str = "done") -> Turn:
-        """A turn that is about to be asked for; its message has to hold the ticket."""
-        turn = Turn(f"ticket-{secrets.token_hex(8)}", calls, reply)
+    def expect(self, agent: str, calls: Sequence[tuple[str, Mapping[str, Any]]] = (), reply: str = "done") -> Turn:
+        """A turn of this agent that is about to be asked for; its message has to hold the ticket."""
+        turn = Turn(f"ticket-{secrets.token_hex(8)}", agent.rpartition("-")[2], calls, reply)
         self._turns[turn.ticket] = turn
         return turn
 
@@ -82,10 +85,12 @@ class ScriptedModel:
         return await _answer(request, delta, stream=body.get("stream") is True)
 
     def _turn(self, body: Mapping[str, Any]) -> Turn | None:
-        """The last message of a person that holds a ticket says which; later ones may be the gateway's own."""
+        """The last message of a person that holds a ticket says which, if it is one of the agent that asks; later messages may be
+        the gateway's own."""
         for message in reversed(body.get("messages", [])):
             if message.get("role") == "user" and (found := _TICKET.search(_text(message))):
-                return self._turns.get(found[0])
+                turn = self._turns.get(found[0])
+                return turn if turn is not None and turn.role == body.get("model") else None
         return None
 
     def _next(self, turn: Turn, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 async def _answer(request: web.Request, message: Mapping[str, Any], *, stream: bool) -> web.StreamResponse:
     finish = "tool_calls" if message.get("tool_calls") else "stop"
-    head = {"id": "doctor", "created": 0, "model": "script"}
+    head = {"id": "doctor", "created": 0, "model": "sidecar-doctor"}
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     if not stream:
         choice = {"index": 0, "message": message, "finish_reason": finish}

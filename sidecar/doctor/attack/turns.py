@@ -33,7 +33,7 @@ class Stage:
         session: str = "",
     ) -> Turn:
         """One turn to its end, in a session of its own unless `session` names one. Raises GatewayAway."""
-        turn = self.model.expect(calls, reply)
+        turn = self.model.expect(agent, calls, reply)
         params = {
             "sessionKey": f"agent:{agent}:{session or turn.ticket}",
             "message": f"{say} {turn.ticket}".strip(),
