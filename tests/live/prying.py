@@ -93,6 +93,7 @@ async def pry(one: Person, other: Person, table: Table, closed: Iterable[str], c
                 outcome.take(ask, await asked(client, ask.row, ask.params))
 
     await asyncio.gather(*map(part, parts))
+    await part([namesake(one, other, table)])
     return outcome
 
 
@@ -114,9 +115,12 @@ def asks_of(one: Person, other: Person, table: Table) -> Iterator[Ask]:
         for about, params in foreign_params(row, one, other):
             refused = None if row.answer is not None else REFUSED if about.endswith("@") else FOREIGN
             yield Ask(row, params, refused, about)
-    # A run may be called what another's is called; it is a run of one's own then.
+
+
+def namesake(one: Person, other: Person, table: Table) -> Ask:
+    """A run may be called what another's is called. It is a run of one's own then, and so is the name."""
     send = table.methods["chat.send"]
-    yield Ask(send, {**own_params(send, one), "idempotencyKey": other.known_run}, None)
+    return Ask(send, {**own_params(send, one), "idempotencyKey": other.known_run}, None)
 
 
 def closed_ask(method: str, other: Person) -> Ask:

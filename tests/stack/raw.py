@@ -47,6 +47,10 @@ class RequestError(Exception):
         return str((self.error.get("details") or {}).get("code"))
 
 
+class SupersededError(RequestError):
+    """The gateway changed its roster of agents while it prepared the turn."""
+
+
 class ClosedError(Exception):
     """The socket closed while something was awaited on it."""
 
@@ -140,15 +144,26 @@ class RawClient:
         await self._socket.send_str(text)
 
     async def chat(self, session_key: str, message: str, *, timeout: float = TIMEOUT_S, **params: Any) -> str:
-        """Run one turn; the text of its final `chat` event. Raises RequestError when the turn fails."""
-        run_id = params.pop("idempotencyKey", None) or str(uuid.uuid4())
+        """Run one turn; the text of its final `chat` event. Raises RequestError when the turn fails.
+
+        Again where the gateway took in new agents meanwhile: such a turn ends before it reaches the model (2026.9.6).
+        """
+        for _ in range(2):
+            with contextlib.suppress(SupersededError):
+                return await self._turn(session_key, message, timeout, params)
+        return await self._turn(session_key, message, timeout, params)
+
+    async def _turn(self, session_key: str, message: str, timeout: float, params: Mapping[str, Any]) -> str:
+        run_id = params.get("idempotencyKey") or str(uuid.uuid4())
         since = len(self.frames)
-        asked = {"sessionKey": session_key, "message": message, "idempotencyKey": run_id} | params
+        asked = {"sessionKey": session_key, "message": message, **params, "idempotencyKey": run_id}
         run_id = (await self.request("chat.send", asked, timeout=timeout))["runId"]
         final = await self.wait_for(is_end_of(run_id), timeout=timeout, since=since)
         payload = final["payload"]
         if payload["state"] != "final":
-            raise RequestError("chat.send", {"code": payload["state"], "message": payload.get("errorMessage")})
+            error = {"code": payload["state"], "message": payload.get("errorMessage")}
+            again = "generation was superseded" in str(payload.get("errorMessage"))
+            raise SupersededError("chat.send", error) if again else RequestError("chat.send", error)
         return text_of(payload.get("message") or {})
 
     async def wait_for(

@@ -14,6 +14,8 @@ from sidecar.gateways.rpc import RequestRefused, Rpc
 
 TURN_SECONDS = 90.0
 CALLS_A_TURN = 32
+DROPPED = "Tool not available: not offered, and its call was dropped"
+"""What 2026.8.2 does and says nothing about; later gateways return a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Stage:
         for begin in range(0, len(wanted), CALLS_A_TURN):
             part = wanted[begin : begin + CALLS_A_TURN]
             turn = await self.turn(agent, part)
+            if turn.answered.is_set():
+                dropped = [index for index, (tool, _) in enumerate(part) if tool not in turn.tools]
+                returned |= {begin + index: DROPPED for index in dropped}
             returned |= {begin + index: text for index, text in turn.results.items()}
         return returned
 

@@ -18,7 +18,7 @@ async def obeyed(example: Example, owner: Person) -> str:
     names = await names_for(example, owner)
     params = filled(dict(example.params), names)
     try:
-        answer = await called(owner.client, example.method, params, 1.0 if example.waits else 60.0)
+        answer = await asyncio.wait_for(insisted(owner.client, example.method, params), 1.0 if example.waits else 60.0)
     except TimeoutError:
         return "" if example.waits else "no answer"
     await run_ended(example, owner, answer)

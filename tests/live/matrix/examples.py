@@ -82,7 +82,7 @@ async def called(client: RawClient, method: str, params: Mapping[str, Any], time
 
 
 async def insisted(client: RawClient, method: str, params: Mapping[str, Any]) -> Answer:
-    """The same; again while the gateway says that the session is at work, as it does for a moment after a run."""
+    """The same; again while the gateway says that the session is at work, or changed under its hands."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             answer = await called(client, method, params)
@@ -91,7 +91,7 @@ async def insisted(client: RawClient, method: str, params: Mapping[str, Any]) ->
             await asyncio.sleep(0.1)
 
 
-_BUSY = re.compile(r"while the agent is working|still running|still active|is active", re.IGNORECASE)
+_BUSY = re.compile(r"while the agent is working|still running|still active|is active|retry the request", re.IGNORECASE)
 
 
 async def names_for(example: Example, owner: Person) -> dict[str, Any]:
