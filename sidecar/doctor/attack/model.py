@@ -20,8 +20,8 @@ from aiohttp import web
 
 MAX_BODY = 32 * 1024 * 1024
 ASKED_AGAIN = 2
-"""So often a turn's calls are given: a request may be lost. 2026.8.2 drops calls of tools that it did not offer, and where it dropped
-all of them it asks again, without end."""
+"""So often the calls of a turn are given: a request may be lost. 2026.8.2 drops calls of tools that it did not offer; where it
+dropped all of them it asks again, without end."""
 
 _TICKET = re.compile(r"ticket-[0-9a-f]{16}")
 
