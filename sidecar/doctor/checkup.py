@@ -10,6 +10,7 @@ from pathlib import Path
 from sidecar.doctor import gather
 from sidecar.doctor.access import access
 from sidecar.doctor.agents import agents, level
+from sidecar.doctor.attachable import attachable
 from sidecar.doctor.attack.belongings import AttackRefused
 from sidecar.doctor.attack.run import AttackOptions, AttackReport, Say, attack
 from sidecar.doctor.attack.told import told
@@ -114,7 +115,7 @@ async def gateway(options: GatewayOptions, expected: Expected, tables: Sequence[
         )
         return about(subject, findings), "unknown"
     findings += [] if seen.skew is None else [clock("the gateway", seen.skew)]
-    findings += [*access(expected, seen), *load(expected, seen), *agents(expected, seen)]
+    findings += [*access(expected, seen), *load(expected, seen), *agents(expected, seen), *attachable(expected, seen)]
     return about(subject, findings), level(expected, seen)
 
 

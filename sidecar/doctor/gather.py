@@ -22,7 +22,7 @@ from sidecar.doctor.shape import member
 from sidecar.errors import EngineError, GatewayAway, IdentityAway, SidecarError
 from sidecar.gateways.greeting import greet_as_admin
 from sidecar.gateways.options import ADMIN_SCOPES, GatewayOptions
-from sidecar.gateways.rpc import Rpc
+from sidecar.gateways.rpc import RequestRefused, Rpc
 from sidecar.identity.fetch import Fetch
 from sidecar.identity.jwks import fetch_keys
 from sidecar.identity.options import IssuerOptions
@@ -96,10 +96,20 @@ async def gateway(expected: Expected, admin: Admin, ahead: float | None, around:
         includes=len(included) if owned and isinstance(included, list) else 0,
         skew=ahead,
         plugins=tuple(str(one) for one in plugins) if isinstance(plugins, list) else (),
+        state_dir=str(member(admin.hello, "snapshot.stateDir") or ""),
+        log_file=await log_file(admin),
         offered=await _offered(expected, admin, source or effective),
         reach=around,
         cpus=len(os.sched_getaffinity(0)) if expected.local else 0,
     )
+
+
+async def log_file(admin: Admin) -> str:
+    """Where the gateway writes its log; empty where it does not say."""
+    with contextlib.suppress(GatewayAway, RequestRefused):
+        answer = await admin.rpc.request("logs.tail", {"limit": 1})
+        return str(member(_object(answer), "file") or "")
+    return ""
 
 
 async def _offered(expected: Expected, admin: Admin, source: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -62,6 +62,10 @@ class GatewaySeen:
     plugins: tuple[str, ...] = ()
     """That are loaded."""
 
+    state_dir: str = ""
+    log_file: str = ""
+    """As `logs.tail` names it."""
+
     offered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Users' agents with a session → the tools that the gateway would offer in it (`tools.effective`)."""
 

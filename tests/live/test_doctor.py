@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from sidecar.doctor.attachable import SCRATCH
 from tests.live.conftest import House
 from tests.live.own_house import own_house
 from tests.stack.gateway import Gateway, GatewayOptions, merge
@@ -367,7 +368,9 @@ async def sessions_left(house: House) -> list[str]:
     return [row["key"] for row in rows if "doctor-attack" in row["key"]]
 
 
-async def test_an_attack_on_ours_finds_nothing_asks_no_model_and_leaves_nothing(well: House) -> None:
+@pytest_asyncio.fixture(scope="module")
+async def attacked(well: House) -> Told:
+    """One attack with its control, after which everything is as it was before."""
     before = {key: counts.calls for key, counts in well.model.counts.items()}
     config = json.loads(well.gateway.config_path.read_text())
     told = await doctor(well.sidecar.config_path, "--json", "--attack", "--control", timeout=ATTACK_S)
@@ -378,18 +381,22 @@ async def test_an_attack_on_ours_finds_nothing_asks_no_model_and_leaves_nothing(
     assert await sessions_left(well) == []
     after = json.loads(well.gateway.config_path.read_text())
     assert {**after, "meta": None} == {**config, "meta": None}, "the gateway's configuration is what it was"
-    [attacks] = told.document["attacks"]
+    assert (await well.sidecar.readiness())[0] == 200
+    return told
+
+
+def test_an_attack_on_ours_finds_nothing(attacked: Told) -> None:
+    [attacks] = attacked.document["attacks"]
     assert attacks["offered"] == ["apply_patch", "edit", "read", "write"]
     assert {one["verdict"] for one in attacks["attacks"]} == {"held"}
     controlled = {one["tool"] for one in attacks["attacks"] if one["controlled"]}
     assert controlled >= {"read", "write", "edit", "exec", "ls", "process", "MEDIA:"}
-    assert (await well.sidecar.readiness())[0] == 200
+    assert {one["attack"] for one in attacks["attacks"] if one["tool"] == "MEDIA:"} >= {"the gateway's log"}
 
 
-async def test_without_turns_the_gateway_asks_the_same_policy(well: House) -> None:
+def test_without_turns_the_gateway_asks_the_same_policy(attacked: Told) -> None:
     """`tools.invoke` serves some tools only; those that it serves to an open agent a turn has there too, and neither from ours."""
-    told = await doctor(well.sidecar.config_path, "--json", "--attack", "--control", timeout=ATTACK_S)
-    [attacks] = told.document["attacks"]
+    [attacks] = attacked.document["attacks"]
     rows = attacks["attacks"]
     invoked = {(one["tool"], one["attack"]) for one in rows if one["way"] == "tools.invoke" and one["controlled"]}
     turned = {
@@ -407,11 +414,13 @@ async def test_an_attack_on_agents_that_the_operator_opened_finds_the_way_in(wel
     opened = changed(
         well.sidecar.config_path, environments={"tools_allow": allowed}, gateways={"allow_open_gateway": True}
     )
-    async with wrong(well.gateway, {"tools": tools}):
+    log = {"file": f"{SCRATCH}/of-a-test-{well.gateway.port}.log"}
+    async with wrong(well.gateway, {"tools": tools, "logging": log}):
         told = await doctor(opened, "--json", "--attack", timeout=ATTACK_S)
         assert told.code == 2
         broke = {one["says"].split()[0] for one in told.document["findings"] if one["id"] == "attack.broke"}
-        assert broke == {"sessions_history", "sessions_send"}
+        assert broke == {"sessions_history", "sessions_send", "MEDIA:"}
+        assert "attach.log" in told.ids("danger")
         finding = told.found("attack.broke")
         assert "tools_allow" in finding["mends"][0]["lines"]
         assert left_behind(well) == []

@@ -13,6 +13,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,7 @@ async def wide(model: EchoModel, tmp_path_factory: pytest.TempPathFactory) -> As
 
 def ground_on(gateway: Gateway, victim: str, attacker: str) -> Ground:
     new = Ground.new(str(gateway.workspaces), str(gateway.config_path), str(gateway.state_dir), gateway.http_url)
-    return Ground(
-        victim, attacker, attacker, new.root, new.config_path, new.state_dir, new.http_url, new.told, new.kept
-    )
+    return replace(new, victim=victim, attacker=attacker, open=attacker)
 
 
 async def settled(place: Place, her: RawClient) -> Place:

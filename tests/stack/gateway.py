@@ -202,6 +202,7 @@ class Gateway:
             "agents": {"defaults": defaults},
             "models": {"mode": "merge", "providers": {"fake": provider(self.options.model_url, "fake-key")}},
             "tools": SESSION_TOOLS[self.options.session_tools],
+            "logging": {"file": str(self.options.folder / "log" / "gateway.log")},
         }
 
     def _auth(self) -> dict[str, Any]:

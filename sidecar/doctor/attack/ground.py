@@ -41,6 +41,8 @@ class Ground:
     http_url: str
     """Of the gateway, as it reaches itself."""
 
+    log_path: str
+
     told: str
     kept: str
     session_id: str = ""
@@ -48,7 +50,7 @@ class Ground:
     """What she said, by the transcript's own id."""
 
     @classmethod
-    def new(cls, root: str, config_path: str, state_dir: str, http_url: str) -> Ground:
+    def new(cls, root: str, config_path: str, state_dir: str, http_url: str, log_path: str = "") -> Ground:
         number = secrets.token_hex(4)
         return cls(
             victim=f"{PREFIX}-{number}-victim",
@@ -58,6 +60,7 @@ class Ground:
             config_path=config_path,
             state_dir=state_dir,
             http_url=http_url,
+            log_path=log_path,
             told=f"told{secrets.token_hex(8)}",
             kept=f"kept{secrets.token_hex(8)}",
         )

@@ -259,6 +259,8 @@ def replies(ground: Ground) -> Iterator[tuple[str, str]]:
     """What an agent says can attach files too: (what it tries, the reply)."""
     yield "her file, absolute path", f"MEDIA:{ground.her_file}"
     yield "the gateway's configuration", f"MEDIA:{ground.config_path}"
+    if ground.log_path:
+        yield "the gateway's log", f"MEDIA:{ground.log_path}"
     yield "her file, symlink", "MEDIA:./link/kept.txt"
 
 

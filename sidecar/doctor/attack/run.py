@@ -16,7 +16,7 @@ from sidecar.doctor.attack.ground import LINES, PROVIDER, Ground, id_of, provide
 from sidecar.doctor.attack.matrix import WAYS, Attack, Outcome, Way
 from sidecar.doctor.attack.model import ScriptedModel
 from sidecar.doctor.attack.turns import Stage
-from sidecar.doctor.gather import Admin, admin_of, tools_of
+from sidecar.doctor.gather import Admin, admin_of, log_file, tools_of
 from sidecar.doctor.reading import Expected
 from sidecar.doctor.shape import member
 from sidecar.gateways.configuration import AgentOptions
@@ -85,6 +85,7 @@ async def _attacked(options: AttackOptions, model: ScriptedModel, admin: Admin, 
         str(member(admin.hello, "snapshot.configPath") or ""),
         state_dir,
         "http" + options.gateway.url.removeprefix("ws").rstrip("/"),
+        await log_file(admin),
     )
     agents = [ground.victim, ground.attacker, *([ground.open] if options.control else [])]
     try:

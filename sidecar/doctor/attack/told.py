@@ -41,6 +41,8 @@ def told(report: AttackReport, expected: Expected) -> Iterator[Finding]:
 
 
 def _mends(tool: str, expected: Expected) -> list[Mend]:
+    if tool == "MEDIA:":
+        return [openclaw("// as the attach.… findings above say")]
     if tool in expected.tools_allow:
         tools = [one for one in expected.tools_allow if one != tool]
         return [sidecar(f"[environments]\ntools_allow = {json5(tools)}")]
