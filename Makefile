@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 CONFIG ?=
+# Processes that share the tests, each file whole: a gateway of a group of tests is started once.
+WORKERS ?= 2
 ARGS ?=
 
 SHELL := /bin/bash
@@ -67,7 +69,7 @@ browser: setup ## Chromium for the tests; installed where it is missing and this
 .PHONY: test
 test: setup lint types test-pure browser ## everything that a change has to pass
 	$(call say,the rest)
-	$(BIN)/pytest -m 'not deep' $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
+	$(BIN)/pytest -m 'not deep' -n $(WORKERS) --dist loadfile $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup browser ## all tests but those with a real gateway
@@ -76,6 +78,10 @@ test-fast: setup browser ## all tests but those with a real gateway
 .PHONY: test-deep
 test-deep: setup ## the long runs
 	HYPOTHESIS_PROFILE=deep $(BIN)/pytest -m deep --timeout=3600 $(ARGS)
+
+.PHONY: watch
+watch: setup ## twenty users at random for five minutes; WATCH_SEED repeats one
+	WATCH_USERS=$${WATCH_USERS:-20} WATCH_SECONDS=$${WATCH_SECONDS:-300} $(BIN)/pytest -s tests/live/test_crowd.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup ## property tests of the pure rooms, with many more examples

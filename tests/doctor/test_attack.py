@@ -57,6 +57,7 @@ FILES = ("read", "write")
         (NODES, '{"nodes": []}', False, "broke through"),
         (NODES, 'Validation failed for tool "nodes"', False, "broke through"),
     ],
+    ids=range(12),
 )
 def test_verdicts(attack: Attack, text: str | None, left: bool, verdict: str) -> None:
     outcome = judged(attack, "direct", GROUND, text, FILES, left=left)

@@ -415,7 +415,10 @@ async def test_an_attack_on_agents_that_the_operator_opened_finds_the_way_in(wel
         well.sidecar.config_path, environments={"tools_allow": allowed}, gateways={"allow_open_gateway": True}
     )
     log = {"file": f"{SCRATCH}/of-a-test-{well.gateway.port}.log"}
-    async with wrong(well.gateway, {"tools": tools, "logging": log}):
+    async with wrong(well.gateway, {"tools": tools, "logging": log}), RawClient.admin(well.gateway) as admin:
+        async with asyncio.timeout(60):  # the log moves a little later
+            while (await admin.request("logs.tail", {"limit": 1}))["file"] != log["file"]:
+                await asyncio.sleep(0.3)
         told = await doctor(opened, "--json", "--attack", timeout=ATTACK_S)
         assert told.code == 2
         broke = {one["says"].split()[0] for one in told.document["findings"] if one["id"] == "attack.broke"}

@@ -407,7 +407,14 @@ STREAM = "[[long 240]][[slow 240 50]]"
 """Twelve seconds, hundreds of events."""
 
 
-@pytest.mark.parametrize("caps", [[], [SESSION_SCOPED]], ids=["usual clients", "capable clients"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "caps",
+    [
+        pytest.param([], id="usual clients"),
+        pytest.param([SESSION_SCOPED], id="capable clients", marks=pytest.mark.deep),
+    ],
+)
 async def test_the_gateway_sends_each_event_once(house: House, caps: list[str]) -> None:
     """Twenty people are answered at once: events that the sidecar gets, on all its connections, for each that it delivers."""
     async with contextlib.AsyncExitStack() as stack:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from sidecar import settings
 from sidecar.app import App, serving
@@ -20,10 +21,10 @@ from tests.stack.stub_gateway import StubGateway
 from tests.wire.peers import RawPeer
 
 
-@pytest.fixture(autouse=True)
-def _loop_as_before() -> Iterator[None]:
+@pytest_asyncio.fixture(autouse=True)
+async def _loop_as_before() -> AsyncIterator[None]:
     """`serving` sets the loop's exception handler, as the owner of its loop may."""
-    loop = asyncio.get_event_loop_policy().get_event_loop()
+    loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     yield
     loop.set_exception_handler(before)

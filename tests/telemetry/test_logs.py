@@ -163,7 +163,7 @@ CREDENTIALS = [
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-@pytest.mark.parametrize("credential", CREDENTIALS, ids=lambda text: text[:6])
+@pytest.mark.parametrize("credential", CREDENTIALS, ids=range(len(CREDENTIALS)))
 def test_what_looks_like_a_credential_is_not_in_a_line(credential: str, form: str) -> None:
     with logged(form=form) as stream:
         FactLog()(facts.GatewayState("main", "away", why=f"said {credential}, and left"))
