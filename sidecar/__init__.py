@@ -14,11 +14,12 @@ It answers four questions for every frame: who sent this, may they, where does i
 The rooms, from the edge inward (`pyproject.toml` holds the contract; siblings do not import each other):
 
     cli           run, config, and what an operator types
+    doctor        is it safe? looks, judges, and with --attack tries
     app           wires the rooms; start, readiness, shutdown
     settings      one tree, from TOML and the environment
-    relay         THE way of a frame: `relay/connection.py`          api   /healthz, /readyz, /metrics
+    relay         THE way of a frame: `relay/connection.py`          api   /healthz, /readyz, /metrics, status
     environments  a user's agent and workspace, made once
-    gateways      dialling a gateway; the sidecar's own connection to it
+    gateways      dialling a gateway; the sidecar's own connection to it; whose an id is
     identity      token → Principal                                  quota may this run start?
     storage       Redis, SQL, embedded engines    telemetry facts → logs, metrics    wire frames on a socket
     policy        the table of methods and events, and the pure functions that obey it

@@ -28,8 +28,9 @@ async def obeyed(example: Example, owner: Person) -> str:
     return "" if answer.ok else answer.told
 
 
-async def controlled(example: Example, owner: Person, other: Person) -> str:
-    """Let `other` call it at the gateway itself with what is the owner's: how it told or changed something, or nothing."""
+async def controlled(example: Example, owner: Person, other: Person) -> tuple[bool, str]:
+    """Let `other` call it at the gateway itself with what is the owner's: whether it told or changed something, and how, or what
+    came instead."""
     names = await names_for(example, owner)
     params = filled(dict(example.params), names)
     asking = other.admin if TABLE.methods[example.method].as_admin else other.bare
@@ -38,25 +39,24 @@ async def controlled(example: Example, owner: Person, other: Person) -> str:
     try:
         answer = await asyncio.wait_for(insisted(asking, example.method, params), 1.0 if example.waits else 60.0)
     except TimeoutError:
-        return ""
+        return False, "no answer"
     if answer.ok:
         await run_ended(example, owner, answer)
     told = tells(answer, owner.words(), params)
     if told:
-        return f"told {told[0]}"
+        return True, f"told {told[0]}"
     if example.sees and answer.ok and await seen(example, owner, names) != before:
-        return "changed"
+        return True, "changed"
     if example.watches:
-        return await _watched(owner, other, since)
-    return "told what is hers alone" if await _same(example, owner, other, answer, params) else ""
+        return await _watched(owner, other, since), answer.told
+    return await _same(example, owner, other, answer, params), answer.told
 
 
-async def _watched(owner: Person, other: Person, since: int) -> str:
+async def _watched(owner: Person, other: Person, since: int) -> bool:
     word = owner.mark("watched")
     await owner.chat("notes", word)
     await asyncio.sleep(QUIET_S)
-    came = [text for text in other.bare.received[since:] if '"session.message"' in text and word in text]
-    return "told by events" if came else ""
+    return any('"session.message"' in text and word in text for text in other.bare.received[since:])
 
 
 async def _same(example: Example, owner: Person, other: Person, answer: Answer, params: dict[str, Any]) -> bool:
