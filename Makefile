@@ -69,7 +69,9 @@ browser: setup ## Chromium for the tests; installed where it is missing and this
 .PHONY: test
 test: setup lint types test-pure browser ## everything that a change has to pass
 	$(call say,the rest)
-	$(BIN)/pytest -m 'not deep' -n $(WORKERS) --dist loadfile $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
+	$(BIN)/pytest -m 'not deep and not alone' -n $(WORKERS) --dist loadfile $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
+	$(call say,many users at once)
+	$(BIN)/pytest -m 'alone and not deep' $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup browser ## all tests but those with a real gateway

@@ -407,6 +407,7 @@ STREAM = "[[long 240]][[slow 240 50]]"
 """Twelve seconds, hundreds of events."""
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "caps",

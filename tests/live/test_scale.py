@@ -20,7 +20,7 @@ import pytest
 from tests.live.conftest import House
 from tests.stack.raw import RawClient, RequestError, is_end_of, text_of
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 NEWCOMERS = 20
 FLOOD = 40
