@@ -132,7 +132,8 @@ async def test_sessions_are_opened_and_listed(room: Room) -> None:
         await one.page.wait_gone(f"{one.mark}-one")
         await one.say("aside")
         await one.page.click("#list")
-        await one.page.wait_for(f"sessions: agent:{one.agent}:main agent:{one.agent}:program agent:{one.agent}:side\n")
+        listed = f"sessions: agent:{one.agent}:main agent:{one.agent}:program agent:{one.agent}:side"
+        assert listed in (await one.page.wait_for(listed)).splitlines(), "and no other"
         await one.go_to(f"agent:{one.agent}:main")
         await one.page.wait_for(f"assistant: {one.mark}-two")
 

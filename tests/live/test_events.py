@@ -403,7 +403,7 @@ async def figures(sidecar: Sidecar) -> dict[str, float]:
 
 
 PEOPLE = 20
-STREAM = "[[long 240]][[slow 240 50]]"
+STREAM = "[[long 150]][[slow 150 80]]"
 """Twelve seconds, hundreds of events."""
 
 
