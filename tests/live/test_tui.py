@@ -58,7 +58,7 @@ class Person:
     async def say(self, word: str) -> str:
         """One turn, from the keyboard to the answer on the screen; the screen then.
 
-        A terminal that came back leaves a line unsent while it reads its history again (2026.9.6): whoever sees that presses Enter again.
+        A terminal that came back leaves a line unsent while it reads its history again (2026.9.6): one presses Enter again.
         """
         await self.terminal.enter(f"[[reply {self.mark}-{word}]]")
         for _ in range(2):
