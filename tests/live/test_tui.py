@@ -171,7 +171,8 @@ async def test_escape_stops_ones_own_turn(room: Room) -> None:
     await alice.terminal.press("escape")
     await alice.terminal.wait_for("run aborted", "connected | aborted")
     await bob.terminal.wait_for(f"]] {answer} connected | idle")
-    await alice.say("after")
+    said = (await alice.say("after")).partition(f"]] {alice.mark}-s0")[2]
+    assert f"{alice.mark}-s19" not in said
 
 
 async def test_what_is_refused_is_said(room: Room) -> None:
@@ -204,7 +205,7 @@ async def test_too_many_turns_are_refused(room: Room) -> None:
         await alice.say("not bothered")
         for number in range(3):
             await elsewhere.request("chat.abort", {"sessionKey": f"busy{number}"})
-        await bob.say("in time")
+        assert f"{bob.mark}-in time" in await bob.say("in time")
 
 
 async def test_a_token_that_ends(room: Room) -> None:

@@ -41,14 +41,15 @@ def refused(text: str) -> bool:
     try:
         check_text(text, TABLE)
     except MethodRefused as error:
-        return error.detail_code == "COMMAND_NOT_ALLOWED"
+        assert error.detail_code == "COMMAND_NOT_ALLOWED"
+        return True
     return False
 
 
 @pytest.mark.parametrize("command", ALLOWED)
 def test_allowed(command: str) -> None:
     for text in (f"/{command}", f"  /{command} high", f"/{command.upper()}", f"/{command}: on", f"so /{command} it is"):
-        check_text(text, TABLE)
+        assert not refused(text)
 
 
 @pytest.mark.parametrize("command", CLOSED)
@@ -167,7 +168,7 @@ def test_refused(text: str) -> None:
     ],
 )
 def test_prose(text: str) -> None:
-    check_text(text, TABLE)
+    assert not refused(text)
 
 
 def test_the_error_names_the_command_and_the_mend() -> None:
@@ -209,7 +210,7 @@ def test_what_a_gateway_takes_out_hides_no_command(data: st.DataObject, command:
 
 @given(prose)
 def test_text_without_a_slash_is_never_a_command(text: str) -> None:
-    check_text(text, TABLE)
+    assert not refused(text)
 
 
 @pytest.mark.parametrize("filling", ["x", "/", " ", "\\n", " /x", "\u200b", "[", "[x]", "[x", "\x01", "e\u0301"])

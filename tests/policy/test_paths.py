@@ -16,6 +16,7 @@ from tests.policy.oracle import is_inside
 )
 def test_inside(path: str) -> None:
     check_path("path", path)
+    assert is_inside(path)
 
 
 @pytest.mark.parametrize(
