@@ -17,10 +17,13 @@ from sidecar.telemetry.facts import Report, TokenRejected
 
 _NO_STORE = {"cache-control": "no-store"}
 _CHALLENGE = {"www-authenticate": 'Bearer realm="openclaw"'}
-_UNAUTHORIZED = {"code": "UNAUTHORIZED", "message": "Sign in, and send your access token as 'Authorization: Bearer …'."}
+_UNAUTHORIZED = {
+    "code": "UNAUTHORIZED",
+    "message": "Sign in, and send your access token as 'Authorization: Bearer <token>'.",
+}
 _IN_ADDRESS = {
     "code": "TOKEN_IN_ADDRESS",
-    "message": "A token in the address is refused, since addresses are logged: send it as 'Authorization: Bearer …'.",
+    "message": "A token in the address is refused, since addresses are logged: send it as 'Authorization: Bearer <token>'.",
 }
 
 

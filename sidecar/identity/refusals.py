@@ -10,12 +10,14 @@ SIGN_IN = "AUTH_IDENTITY_HEADER_REQUIRED"
 2026.9.6)."""
 
 SENTENCES = {
-    "missing": ("No access token: sign in, then send it as 'Authorization: Bearer …' or in connect params.auth.token."),
+    "missing": (
+        "No access token: sign in, then send it as 'Authorization: Bearer <token>' or in connect params.auth.token."
+    ),
     "ambiguous": "The request holds two different tokens: send one.",
     "oversized": "The token is larger than 16 KiB: ask for one with fewer claims.",
     "query": (
         "A token in the address is refused, since addresses are logged: "
-        "send it as 'Authorization: Bearer …', as the WebSocket subprotocol 'bearer.<token>', "
+        "send it as 'Authorization: Bearer <token>', as the WebSocket subprotocol 'bearer.<token>', "
         "or in connect params.auth.token."
     ),
     "carrier": (

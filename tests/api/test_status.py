@@ -191,7 +191,7 @@ async def test_who_may_not_ask(standing: Standing) -> None:
         assert body == {
             "error": {
                 "code": "UNAUTHORIZED",
-                "message": "Sign in, and send your access token as 'Authorization: Bearer …'.",
+                "message": "Sign in, and send your access token as 'Authorization: Bearer <token>'.",
             }
         }
     for query in (f"?token={good}", f"?access_token={good}", f"?x={good}"):
