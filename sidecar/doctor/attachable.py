@@ -19,21 +19,7 @@ _OF_STATE = ("media", "canvas", "workspace", "sandboxes")
 
 def attachable(expected: Expected, seen: GatewaySeen) -> list[Finding]:
     """What lies in these folders though it is not for everybody."""
-    return [
-        *_log(seen),
-        *_within(
-            seen,
-            expected.root,
-            danger(
-                "attach.workspaces",
-                f"Users' workspaces lie in a folder from which any agent's answer may attach files: {expected.root}.",
-                sidecar(
-                    '[environments]\nroot = "/var/lib/openclaw/workspaces"   # outside of the gateway\'s state folder'
-                ),
-            ),
-        ),
-        *_operators(seen),
-    ]
+    return [*_log(seen), *_workspaces(expected, seen), *_operators(seen)]
 
 
 def _folders(seen: GatewaySeen) -> list[str]:
@@ -43,11 +29,6 @@ def _folders(seen: GatewaySeen) -> list[str]:
 def _attaches(seen: GatewaySeen, path: str) -> bool:
     whole = posixpath.normpath(path)
     return any(whole == folder or whole.startswith(f"{folder}/") for folder in _folders(seen))
-
-
-def _within(seen: GatewaySeen, path: str, finding: Finding) -> Iterator[Finding]:
-    if path and _attaches(seen, path):
-        yield finding
 
 
 def _log(seen: GatewaySeen) -> Iterator[Finding]:
@@ -64,15 +45,22 @@ def _log(seen: GatewaySeen) -> Iterator[Finding]:
         yield ok("attach.log", "The gateway's log is in no folder from which answers attach files.")
 
 
+def _workspaces(expected: Expected, seen: GatewaySeen) -> Iterator[Finding]:
+    if _attaches(seen, expected.root):
+        yield danger(
+            "attach.workspaces",
+            f"Users' workspaces lie in a folder from which any agent's answer may attach files: {expected.root}.",
+            sidecar('[environments]\nroot = "/var/lib/openclaw/workspaces"   # outside of the gateway\'s state folder'),
+        )
+
+
 def _operators(seen: GatewaySeen) -> Iterator[Finding]:
-    workspace = member(seen.effective, "agents.defaults.workspace")
-    where = str(workspace or (seen.state_dir and posixpath.join(seen.state_dir, "workspace")))
-    yield from _within(
-        seen,
-        where,
-        warning(
+    """The gateway's default for its own agent is a folder of its state."""
+    said = member(seen.effective, "agents.defaults.workspace")
+    workspace = str(said) if said else posixpath.join(seen.state_dir, "workspace")
+    if _attaches(seen, workspace):
+        yield warning(
             "attach.operator",
-            f"Any user's agent may attach files from {where}, where the operator's own agent works (2026.8).",
+            f"Any user's agent may attach files from {workspace}, where the operator's own agent works (2026.8).",
             setting("agents.defaults.workspace", "/var/lib/openclaw/operator"),
-        ),
-    )
+        )

@@ -52,7 +52,8 @@ class Handles:
             self._owners.popitem(last=False)
         while len(self._untold) > WAITING:
             self._untold.popitem(last=False)
-        self._more.set()
+        if self._untold:
+            self._more.set()
 
     async def require(self, kind: str, handle: str, slug: str) -> None:
         """Return where the object is the user's. Raises ForeignKey, also for one that nobody knows; StorageAway."""

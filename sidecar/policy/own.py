@@ -57,9 +57,15 @@ _PLACE = re.compile(r"(?:file:/*)?/[^\s/]+/\S*|[A-Za-z]:\\\S+")
 _ABSOLUTE = re.compile(r"\s*(?:[/~\\]|[A-Za-z]:|file:)")
 
 
-def own(payload: Any, namespace: Namespace) -> Any:
-    """`payload` as its reader may see it; NOTHING where it is somebody else's."""
-    return _seen(payload, namespace)
+def own(value: Any, namespace: Namespace) -> Any:
+    """A payload, or a part of one, as its reader may see it; NOTHING where it is somebody else's."""
+    if isinstance(value, Mapping):
+        return NOTHING if is_foreign_object(value, namespace) else _members(value, namespace)
+    if isinstance(value, list):
+        return [seen for one in value if (seen := own(one, namespace)) is not NOTHING]
+    if isinstance(value, str) and (_is_foreign(value, namespace) or _PLACE.fullmatch(value)):
+        return NOTHING
+    return value
 
 
 def own_rows(
@@ -120,16 +126,6 @@ def _spread(level: Sequence[Any]) -> list[Any]:
     return [one for value in level for one in (value if isinstance(value, list) else [value])]
 
 
-def _seen(value: Any, namespace: Namespace) -> Any:
-    if isinstance(value, Mapping):
-        return NOTHING if is_foreign_object(value, namespace) else _members(value, namespace)
-    if isinstance(value, list):
-        return [seen for one in value if (seen := _seen(one, namespace)) is not NOTHING]
-    if isinstance(value, str) and (_is_foreign(value, namespace) or _PLACE.fullmatch(value)):
-        return NOTHING
-    return value
-
-
 def _members(value: Mapping[str, Any], namespace: Namespace) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, member in value.items():
@@ -139,7 +135,7 @@ def _members(value: Mapping[str, Any], namespace: Namespace) -> dict[str, Any]:
             kept[name] = member
             continue
         own_agents = _own_agents(member, namespace) if _AGENT_MEMBER.fullmatch(name) else member
-        seen = NOTHING if own_agents is NOTHING else _seen(own_agents, namespace)
+        seen = NOTHING if own_agents is NOTHING else own(own_agents, namespace)
         if seen is not NOTHING:
             kept[name] = seen
     return kept

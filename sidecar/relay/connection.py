@@ -68,7 +68,7 @@ class Connection:
             if not wire.writable:
                 leg.on_writable(False)
         forwarder = asyncio.create_task(self.up.forward())
-        forwarder.add_done_callback(self._forwarder_ended)
+        forwarder.add_done_callback(self._task_ended)
         self.listening.begin()
         try:
             if inbox.closed_with is not None:
@@ -105,6 +105,7 @@ class Connection:
         task = asyncio.create_task(self._act_as_admin(request, params))
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
+        task.add_done_callback(self._task_ended)
 
     async def _act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
         answer = await self.errands.as_admin(request.method, params, request.id)
@@ -119,7 +120,7 @@ class Connection:
             self.down.cancel_timer()
             self.gateway.resume()
 
-    def _forwarder_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.end(1011, type(task.exception()).__name__)
 
