@@ -99,8 +99,10 @@ def test_other_events_say_nothing_of_runs() -> None:
 def test_any_payload_is_survived(payload: Any) -> None:
     for name in ("sessions.changed", "session.message", "task", "cron"):
         key = session_named(raw(name, payload))
-        runs_named(raw(name, payload), key or KEY)
-    end_of_chat(payload)
+        word = runs_named(raw(name, payload), key or KEY)
+        assert not (word.starts and word.idle), "a session in which one begins is not idle"
+    over = end_of_chat(payload)
+    assert over is None or over == payload["runId"]
 
 
 @given(st.sampled_from(["final", "aborted", "error", "delta", "status", None]), st.sampled_from(["r", 7, None]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sidecar.gateways.greeting import Upstream
 from sidecar.gateways.handles import Handles
 from sidecar.policy.table import read_table
 from sidecar.protocol.handshake import ClientHello
-from sidecar.protocol.websocket import FrameReader, Opcode, encode
+from sidecar.protocol.websocket import FrameReader, Message, Opcode, encode
 from sidecar.quota.runs import Runs
 from sidecar.relay.connection import Connection
 from sidecar.relay.heads import LIMIT
@@ -94,6 +95,9 @@ def is_own(name: str, payload: dict[str, Any]) -> bool:
     return name in {"chat", "agent"} and bool(named) and all(named)
 
 
+AsAdmin = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+
+
 class Legs:
     """A connection between two socket pairs. Raises nothing; everything is closed at the end."""
 
@@ -119,6 +123,20 @@ class Legs:
         received = await messages_until(peer, last)
         await self._close()
         return received
+
+    async def ended_by(self, asked: bytes, as_admin: AsAdmin) -> tuple[int, str]:
+        """How the connection ends on which the client asks this, and nobody ends it."""
+        inbox = Inbox()
+        gateway, _ = await self._wire(inbox, client=True)
+        client, _ = await self._wire(Inbox(), client=False)
+        scope = a_scope(Dialled(gateway, inbox))
+        scope.as_admin = as_admin
+        scope.principal = replace(scope.principal, roles=frozenset({"user"}))
+        connection = Connection(scope, client, self.facts.append, slow_client_seconds=30)
+        async with asyncio.timeout(10):
+            ended = await connection.run([Message(Opcode.TEXT, asked, 0, len(asked))])
+        await self._close()
+        return ended
 
     async def _wire(self, inbox: Inbox, *, client: bool) -> tuple[Wire, socket.socket]:
         ours, peer = socket.socketpair()
@@ -224,3 +242,16 @@ async def test_what_is_remembered_of_one_is_not_taken_for_another(name: str, at_
     runs = [one_event(name, agent) for agent in (OWN, FOREIGN, OWN, "u-alicia") for _ in range(4)]
     other = [one_event("agent" if name == "chat" else "chat", agent) for agent in (FOREIGN, OWN) for _ in range(4)]
     await check([*runs, *other] * 8, at_once, {})
+
+
+async def test_a_defect_in_what_is_done_as_admin_ends_the_connection() -> None:
+    """Its request would be waited for without end."""
+    done = list[str]()
+
+    async def broken(method: str, params: Mapping[str, Any]) -> Any:
+        done.append(method)
+        raise LookupError(params["key"])
+
+    asked = b'{"type":"req","id":"1","method":"sessions.delete","params":{"key":"notes"}}'
+    assert await Legs().ended_by(asked, broken) == (1011, "LookupError")
+    assert done == ["sessions.delete"]
