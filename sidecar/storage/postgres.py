@@ -106,14 +106,11 @@ class Database:
         """
         order = astuple(environment)
         async with self._connection() as connection:
-            try:
-                await connection.execute(_ENVIRONMENTS["put_environment"], *order)
-            except asyncpg.UniqueViolationError:
-                raise SidecarError(
-                    "this agent of the gateway belongs to another user", detail_code="ENVIRONMENT_CONFLICT"
-                ) from None
+            await connection.execute(_ENVIRONMENTS["put_environment"], *order)
             row = await connection.fetchrow(_ENVIRONMENTS["environment_of"], environment.user_id)
-        return environment if row is None else Environment(**dict(row.items()))
+        if row is None:
+            raise SidecarError("this agent of the gateway belongs to another user", detail_code="ENVIRONMENT_CONFLICT")
+        return Environment(**dict(row.items()))
 
     async def touch_environment(self, user_id: str, now: float) -> None:
         """Note that the user was here; nothing happens where they have no environment."""

@@ -79,9 +79,15 @@ async def test_another_client_of_the_user_hears_of_it(house: House, two: tuple[R
     alice, _, agent = two
     async with house.client(agent.removeprefix("u-")) as second:
         await second.request("sessions.subscribe")
+        since = len(second.frames)
         await alice.request("sessions.reset", {"key": "main"})
-        heard = await second.wait_for(lambda frame: frame.get("event") == "sessions.changed")
-        assert heard["payload"]["sessionKey"] == f"agent:{agent}:main"
+        heard = await second.wait_for(
+            lambda frame: (
+                frame.get("event") == "sessions.changed" and frame["payload"].get("sessionKey") == f"agent:{agent}:main"
+            ),
+            since=since,
+        )
+        assert heard["payload"]["agentId"] == agent
 
 
 @pytest.mark.parametrize(("method", "more"), ACTS, ids=[method for method, _ in ACTS])

@@ -91,11 +91,13 @@ class TestEnvironments:
         assert await database.environment_of(full.user_id) == full
         assert await database.environment_of("example|ALICE") is None
 
-    async def test_the_first_of_two_replicas_wins(self, database: Database) -> None:
-        offers = [dataclasses.replace(environment("alice"), gateway_id=f"g{number}") for number in range(10)]
-        stored = await asyncio.gather(*map(database.put_environment, offers))
-        assert len(set(stored)) == 1
-        assert stored[0] in offers
+    @pytest.mark.parametrize("gateways", [10, 1])
+    async def test_the_first_of_two_replicas_wins(self, database: Database, gateways: int) -> None:
+        for turn in range(200):
+            offers = [environment(f"alice{turn}", gateway=f"g{number % gateways}") for number in range(10)]
+            stored = await asyncio.gather(*map(database.put_environment, offers))
+            assert len(set(stored)) == 1
+            assert stored[0] in offers
 
     async def test_an_agent_belongs_to_one_user(self, database: Database) -> None:
         await database.put_environment(environment("alice"))

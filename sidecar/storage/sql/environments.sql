@@ -8,12 +8,13 @@ from user_openclaw_environments
 where user_id = $1
 
 -- name: put_environment
--- Insert a user's environment; where the user has one already (another replica was first) nothing changes.
+-- Insert a user's environment. Where the user has one already (another replica was first) or the agent is another
+-- user's nothing changes: a conflict with any index, since two inserts of one user may meet at either of them.
 insert into user_openclaw_environments
     (user_id, gateway_id, agent_id, workspace_dir, profile_name, auth_profile_id, created_at, updated_at,
     last_used_at, has_sandbox, sandbox_enabled, quota_tokens_per_day, quota_cost_per_month, provisioned_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-on conflict (user_id) do nothing
+on conflict do nothing
 
 -- name: touch_environment
 -- The user was here; the time never moves back.
