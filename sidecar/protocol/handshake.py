@@ -18,6 +18,10 @@ from sidecar.protocol.device import Claim, Device
 
 MAX_CONNECT_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 25 * 1024 * 1024
+MAX_ADMIN_FRAME_BYTES = 4 * 1024 * 1024
+"""Of a request that the sidecar's own connection sends for a user: it is shared by all of them, the gateway closes it at
+`MAX_FRAME_BYTES`, and an answer may hold as much again. A file of an agent has 2 MiB at most (2026.9.6)."""
+
 SCOPES = ("operator.read", "operator.write", "operator.approvals", "operator.questions")
 """All that a user's connection ever asks for. Never `operator.admin`: slash commands would then be theirs."""
 

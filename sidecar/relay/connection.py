@@ -20,6 +20,7 @@ from sidecar.policy import requests
 from sidecar.policy.own import NOTHING
 from sidecar.policy.responses import error_of_gateway, filtered
 from sidecar.protocol import frames
+from sidecar.protocol.handshake import MAX_ADMIN_FRAME_BYTES
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
 from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
@@ -39,6 +40,9 @@ DENIAL_SECONDS = 0.2
 SLOW_CLIENT = "slow"
 _LIVE = frozenset({"started", "accepted", "in_flight"})
 """What `chat.send` and `agent` answer of a run whose end an event will tell (2026.9.6)."""
+
+MAX_ACTS = 4
+"""Of one connection at once, on the gateway connection that all users share."""
 
 
 class Connection:
@@ -97,11 +101,13 @@ class Connection:
             Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
         )
 
-    def act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
+    async def act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
         """Have the sidecar's own connection do what the gateway lets only admins do: all of it is the caller's already.
 
-        Beside the frames that follow, since a compaction takes a minute.
+        Beside the frames that follow, since a compaction takes a minute; who has `MAX_ACTS` going on waits for one to end.
         """
+        while len(self._acts) >= MAX_ACTS:
+            await asyncio.wait(self._acts, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._act_as_admin(request, params))
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
@@ -221,6 +227,11 @@ class _ClientLeg:
             self._connection.client.send(frames.response(request.id, decision.payload))
             return None
         if decision.row.as_admin:
+            if len(request.raw) > MAX_ADMIN_FRAME_BYTES:
+                raise MalformedFrame(
+                    f"'{request.method}' may have {MAX_ADMIN_FRAME_BYTES:,} bytes at most",
+                    detail_code="FRAME_TOO_LARGE",
+                )
             scope.still_open()
         params = await errands.own_ids(decision)
         if decision.reset and not params["message"]:
@@ -233,7 +244,7 @@ class _ClientLeg:
             return None
         scope.pending[request.id] = Pending(decision.row, new_run)
         if decision.row.as_admin:
-            self._connection.act_as_admin(request, params)
+            await self._connection.act_as_admin(request, params)
             return None
         changed = decision.changed or params is not decision.params
         return encode(request.id, request.method, params) if changed else request.raw

@@ -82,16 +82,13 @@ class Database:
 
     async def record_login(self, principal: Principal, now: float) -> None:
         """Insert or refresh the person behind a verified token."""
-        await self._execute(
-            _USERS["record_login"],
-            principal.user_id,
-            principal.email,
-            principal.name,
-            principal.issuer,
-            principal.subject,
-            principal.avatar_url,
-            _moment(now),
-        )
+        known = (principal.user_id, principal.email, principal.name, principal.issuer, principal.subject)
+        order = (_USERS["record_login"], *known, principal.avatar_url, _moment(now))
+        async with self._connection() as connection:
+            try:
+                await connection.execute(*order)
+            except asyncpg.UniqueViolationError:  # two first logins met at the other index: the row is there by now
+                await connection.execute(*order)
 
     async def environment_of(self, user_id: str) -> Environment | None:
         async with self._connection() as connection:

@@ -445,6 +445,10 @@ def test_some_requests_start_a_run_only_with_a_message() -> None:
     assert isinstance(said, Forward)
     assert (bare.new_run, said.new_run, said.new_run_param) == (None, "ours-0", "")
     assert said.params == {"agentId": "u-bob", "message": "hi"}
+    for words in ({"task": "hi"}, {"attachments": [{"type": "file", "mimeType": "text/plain", "content": "aGk="}]}):
+        also = ask("sessions.create", words)
+        assert isinstance(also, Forward)
+        assert also.new_run == "ours-0", words
 
 
 def test_who_may_not_call_may_be_answered_something_harmless() -> None:

@@ -20,10 +20,10 @@ from sidecar.domain.principal import Principal
 from sidecar.gateways.greeting import Upstream
 from sidecar.gateways.handles import Handles
 from sidecar.policy.table import read_table
-from sidecar.protocol.handshake import ClientHello
+from sidecar.protocol.handshake import MAX_ADMIN_FRAME_BYTES, ClientHello
 from sidecar.protocol.websocket import FrameReader, Message, Opcode, encode
 from sidecar.quota.runs import Runs
-from sidecar.relay.connection import Connection
+from sidecar.relay.connection import MAX_ACTS, Connection
 from sidecar.relay.heads import LIMIT
 from sidecar.relay.scope import Scope
 from sidecar.telemetry.facts import EventDropped, Fact, FramesRelayed
@@ -124,7 +124,7 @@ class Legs:
         await self._close()
         return received
 
-    async def ended_by(self, asked: bytes, as_admin: AsAdmin) -> tuple[int, str]:
+    async def ended_by(self, request: bytes, as_admin: AsAdmin) -> tuple[int, str]:
         """How the connection ends on which the client asks this, and nobody ends it."""
         inbox = Inbox()
         gateway, _ = await self._wire(inbox, client=True)
@@ -134,9 +134,29 @@ class Legs:
         scope.principal = replace(scope.principal, roles=frozenset({"user"}))
         connection = Connection(scope, client, self.facts.append, slow_client_seconds=30)
         async with asyncio.timeout(10):
-            ended = await connection.run([Message(Opcode.TEXT, asked, 0, len(asked))])
+            ended = await connection.run([Message(Opcode.TEXT, request, 0, len(request))])
         await self._close()
         return ended
+
+    async def answers(self, requests: Sequence[bytes], as_admin: AsAdmin) -> list[dict[str, Any]]:
+        """What the client is answered to these, in any order."""
+        inbox = Inbox()
+        gateway, _ = await self._wire(inbox, client=True)
+        client, peer = await self._wire(Inbox(), client=False)
+        scope = a_scope(Dialled(gateway, inbox))
+        scope.as_admin = as_admin
+        scope.principal = replace(scope.principal, roles=frozenset({"user"}))
+        connection = Connection(scope, client, self.facts.append, slow_client_seconds=30)
+        running = asyncio.create_task(connection.run([Message(Opcode.TEXT, one, 0, len(one)) for one in requests]))
+        reader, received = FrameReader(masked=False, max_size=MAX_SIZE), list[dict[str, Any]]()
+        async with asyncio.timeout(10):
+            while len(received) < len(requests):
+                data = await asyncio.get_running_loop().sock_recv(peer, 1 << 18)
+                received += [json.loads(message.payload) for message in reader.feed(data)]
+        connection.end(1000, "done")
+        await running
+        await self._close()
+        return received
 
     async def _wire(self, inbox: Inbox, *, client: bool) -> tuple[Wire, socket.socket]:
         ours, peer = socket.socketpair()
@@ -252,6 +272,44 @@ async def test_a_defect_in_what_is_done_as_admin_ends_the_connection() -> None:
         done.append(method)
         raise LookupError(params["key"])
 
-    asked = b'{"type":"req","id":"1","method":"sessions.delete","params":{"key":"notes"}}'
-    assert await Legs().ended_by(asked, broken) == (1011, "LookupError")
+    assert await Legs().ended_by(asked(1, "sessions.delete", key="notes"), broken) == (1011, "LookupError")
+    assert done == ["sessions.delete"]
+
+
+def asked(number: int, method: str, **params: str) -> bytes:
+    return json.dumps({"type": "req", "id": str(number), "method": method, "params": params}).encode()
+
+
+async def test_what_one_client_has_done_as_admin_at_once_is_bounded_and_all_of_it_is_done() -> None:
+    """The gateway connection that does it is shared by all users."""
+    going_on, most = 0, 0
+
+    async def slow(method: str, params: Mapping[str, Any]) -> Any:
+        nonlocal going_on, most
+        going_on += 1
+        most = max(most, going_on)
+        await asyncio.sleep(0.01)
+        going_on -= 1
+        return {"ok": True, "key": params["key"], "deleted": True}
+
+    answers = await Legs().answers(
+        [asked(number, "sessions.delete", key=f"notes{number}") for number in range(20)], slow
+    )
+    assert {answer["id"] for answer in answers if answer["ok"]} == {str(number) for number in range(20)}
+    assert most == MAX_ACTS
+
+
+async def test_what_would_close_the_connection_of_all_is_refused() -> None:
+    """The gateway closes a connection on which a frame is too large; the sidecar's own stands for everybody."""
+    done = list[str]()
+
+    async def act(method: str, params: Mapping[str, Any]) -> Any:
+        done.append(method)
+        return {"ok": True, "key": params["key"], "deleted": True}
+
+    large = asked(1, "agents.files.set", name="MEMORY.md", content="x" * MAX_ADMIN_FRAME_BYTES)
+    answers = await Legs().answers([large, asked(2, "sessions.delete", key="notes")], act)
+    refused, passed = sorted(answers, key=lambda answer: str(answer["id"]))
+    assert refused["error"]["details"]["code"] == "FRAME_TOO_LARGE"
+    assert passed["ok"] is True
     assert done == ["sessions.delete"]

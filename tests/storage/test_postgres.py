@@ -58,6 +58,13 @@ class TestUsers:
         stamps = [row[name].timestamp() for name in ("created_at", "updated_at", "last_login_at")]
         assert stamps == [1000.0, 1000.0, 2000.0]
 
+    async def test_first_logins_at_once(self, database: Database, database_url: str) -> None:
+        for turn in range(200):
+            one = dataclasses.replace(ALICE, user_id=f"example|a{turn}", subject=f"a{turn}")
+            await asyncio.gather(*(database.record_login(one, 1000.0 + number) for number in range(10)))
+        stored = await rows(database_url, "select last_login_at from oauth_users")
+        assert [row["last_login_at"].timestamp() for row in stored] == [1009.0] * 200
+
     async def test_changed_names_are_taken_over(self, database: Database, database_url: str) -> None:
         await database.record_login(ALICE, 1000.0)
         await database.record_login(dataclasses.replace(ALICE, name="Alice B."), 2000.0)
