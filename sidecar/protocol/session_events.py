@@ -14,6 +14,7 @@ A message may be large and says nothing of runs, so frames are scanned for whose
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sidecar.protocol import frames
@@ -99,8 +100,41 @@ def runs_named(raw: bytes, key: str) -> RunWord:
     )
 
 
+ALL_LISTED = {"limit": 1000}
+"""Params of `sessions.list` for `runs_listed`."""
+
+
+def runs_listed(answer: Any, wanted: Callable[[str], bool]) -> set[str] | None:
+    """The runs that a list of sessions (`sessions.list`) shows as living in those whose key is `wanted`.
+
+    What waits for its turn is among them (2026.9.6, 2026.8.2). None where the list does not say it of every session: it goes on
+    after this page, or what lives there has no id (a job of the gateway's own).
+    """
+    rows = answer.get("sessions") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or answer.get("hasMore") is not False:
+        return None
+    living: set[str] = set()
+    for row in rows:
+        key = row.get("key") if isinstance(row, dict) else None
+        if not isinstance(key, str):
+            return None
+        if wanted(key) and row.get("hasActiveRun") is not False:
+            if not isinstance(row.get("activeRunIds"), list):
+                return None
+            living.update(_texts(row["activeRunIds"]))
+    return living
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(one for one in value if isinstance(one, str)) if isinstance(value, (list, tuple)) else ()
+
+
+_END = re.compile(rb'"seq":\d++,"state":"(?!delta|status)')
+
+
+def may_end_chat(buffer: bytes, at: int, end: int) -> bool:
+    """Does a `chat` event whose `agentId` ends before `at` say more than a piece of the answer? (2026.9.6, 2026.8.2)"""
+    return _END.match(buffer, at, end) is not None
 
 
 def end_of_chat(payload: Any) -> str | None:

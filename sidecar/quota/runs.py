@@ -9,9 +9,11 @@ it is away nothing starts (closed by default), and what runs goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +31,16 @@ LIVE_MS = 180_000
 LONGEST_SECONDS = 48 * 3600
 """After this a gateway ends a run by itself (`agents.defaults.timeoutSeconds`, 2026.9.6); one whose end was lost stops counting."""
 
-MOST_OVER = 4096
+SETTLE_MS = 10_000
+"""A run that was counted or heard of within this may live though its gateway does not list it yet."""
+
+ASK_SECONDS = 2.0
+"""A gateway is asked what lives of one user at most so often."""
+
+MOST_OVER = MOST_ASKED = 4096
 AGAIN_SECONDS = 0.25
+LAST_SECONDS = 2.0
+"""For what is still to be told to Redis at the end."""
 
 
 class Admission(Protocol):
@@ -53,6 +63,8 @@ class RunStore(Protocol):
     ) -> Admission: ...
 
     async def release_run(self, user_id: str, gateway_id: str, run_id: str) -> None: ...
+
+    async def release_dead_runs(self, user_id: str, gateway_id: str, living: Iterable[str], ends_ms: int) -> int: ...
 
     async def renew_runs(
         self, user_id: str, gateway_id: str, run_ids: Iterable[str], ttl_ms: int, now_ms: int
@@ -85,8 +97,13 @@ class Runs:
         self._over: dict[str, None] = {}
         """Runs that ended, the latest last: a gateway may tell of their begin later."""
 
-        self._heard: asyncio.Queue[tuple[bool, str, str]] = asyncio.Queue()
+        self._heard: deque[tuple[bool, str, str]] = deque()
         """What is still to be told to Redis: (ended?, slug, run id)."""
+
+        self._news = asyncio.Event()
+        self._asked_at: dict[str, float] = {}
+        self.ask_living: Callable[[str], Awaitable[Collection[str] | None]] | None = None
+        """The runs of a user that the gateway itself lists; None where it cannot tell. Raises SidecarError."""
 
     async def begin(self, slug: str, run_id: str) -> tuple[str, bool]:
         """Count a run in and make its id the user's: the id to use upstream, and whether it is counted for this request.
@@ -132,9 +149,9 @@ class Runs:
     async def admit(self, slug: str, run_id: str) -> bool:
         """Count the run in; False where it was counted before and lives: a repeated request. Raises TooManyRuns, StorageAway."""
         limit = self._options.concurrent_runs
-        admission = await self._store.admit_run(
-            slug, self.gateway_id, run_id, limit, self._options.live_ms, self._now_ms()
-        )
+        admission = await self._admission(slug, run_id)
+        if not admission.admitted and await self._forget_dead(slug):
+            admission = await self._admission(slug, run_id)
         if not admission.admitted:
             raise TooManyRuns(
                 f"{limit} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
@@ -142,12 +159,36 @@ class Runs:
             )
         return not admission.repeated
 
+    async def _admission(self, slug: str, run_id: str) -> Admission:
+        options = self._options
+        return await self._store.admit_run(
+            slug, self.gateway_id, run_id, options.concurrent_runs, options.live_ms, self._now_ms()
+        )
+
+    async def _forget_dead(self, slug: str) -> int:
+        """Ask the gateway before a turn is refused: ends that nobody heard, since gateway or sidecar were away, count no more.
+
+        How many there were. Raises StorageAway.
+        """
+        if self.ask_living is None or self._clock() - self._asked_at.get(slug, 0.0) < ASK_SECONDS:
+            return 0
+        self._asked_at.pop(slug, None)
+        self._asked_at[slug] = self._clock()
+        if len(self._asked_at) > MOST_ASKED:
+            del self._asked_at[next(iter(self._asked_at))]
+        untouched = self._now_ms() + self._options.live_ms - SETTLE_MS
+        try:
+            living = await self.ask_living(slug)
+        except SidecarError:
+            return 0
+        return 0 if living is None else await self._store.release_dead_runs(slug, self.gateway_id, living, untouched)
+
     def started(self, slug: str, run_id: str) -> None:
         """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
         if run_id not in self._live and run_id not in self._over:
             self._live[run_id] = slug
             self._since[run_id] = self._clock()
-            self._heard.put_nowait((False, slug, run_id))
+            self._tell(False, slug, run_id)
 
     def ended(self, slug: str, run_id: str) -> None:
         """The gateway says that a run ended; taken off the count by `run()`."""
@@ -160,7 +201,7 @@ class Runs:
         """As far as one can tell the run is over: as `ended`, but it counts again once it is heard of again."""
         self._live.pop(run_id, None)
         self._since.pop(run_id, None)
-        self._heard.put_nowait((True, slug, run_id))
+        self._tell(True, slug, run_id)
 
     def forget_live(self) -> None:
         """The gateway is lost: what still runs there will be heard of again, the rest ends by itself."""
@@ -170,6 +211,18 @@ class Runs:
 
     async def run(self) -> None:
         """Tell Redis what was heard, and keep living runs on the count, until cancelled."""
+        try:
+            await self._tell_and_renew()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._all_told(self._heard)
+
+    def _tell(self, ended: bool, slug: str, run_id: str) -> None:
+        self._heard.append((ended, slug, run_id))
+        self._news.set()
+
+    async def _tell_and_renew(self) -> None:
         loop = asyncio.get_running_loop()
         every = self._options.live_ms / 3000
         renew_at = loop.time() + every
@@ -179,16 +232,18 @@ class Runs:
                 renew_at = loop.time() + every
             try:
                 async with asyncio.timeout_at(renew_at):
-                    heard = [await self._heard.get()]
+                    await self._news.wait()
             except TimeoutError:
                 continue
-            while not self._heard.empty():
-                heard.append(self._heard.get_nowait())
+            self._news.clear()
+            heard = tuple(self._heard)
             # An end that was lost would count for minutes.
             while not await self._all_told(heard):  # noqa: ASYNC110 - Redis is away, and says nothing when it is back
                 await asyncio.sleep(AGAIN_SECONDS)
+            for _ in heard:
+                self._heard.popleft()
 
-    async def _all_told(self, heard: Sequence[tuple[bool, str, str]]) -> bool:
+    async def _all_told(self, heard: Iterable[tuple[bool, str, str]]) -> bool:
         """False where Redis is away; telling it again does no harm."""
         outcomes = await asyncio.gather(*self._told(heard), return_exceptions=True)
         for outcome in outcomes:

@@ -15,11 +15,12 @@ from sidecar.gateways.standing import Standing, standing_of
 from sidecar.policy.table import Table
 from sidecar.protocol.device import Device
 from sidecar.protocol.handshake import ClientHello
-from sidecar.protocol.session_events import SESSION_SCOPED
+from sidecar.protocol.session_events import ALL_LISTED, SESSION_SCOPED, runs_listed
 from sidecar.quota.runs import Runs
 from sidecar.quota.watch import Watch
 from sidecar.relay.audience import Audience
 
+ASK_SECONDS = 5.0
 ACT_SECONDS = 600.0
 """How long the gateway may take for what is done as admin: a compaction is several calls of the model."""
 
@@ -44,6 +45,7 @@ class Door:
         self._seal = seal
         self._audience = Audience()
         self._watch = Watch(runs, gateway.layout)
+        runs.ask_living = self._living
         admin.listeners.on_event.append(self._heard)
         admin.listeners.on_sessions.append(self._looked)
         admin.listeners.on_lost.append(self._watch.forget)
@@ -81,6 +83,14 @@ class Door:
     def _looked(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for slug, key in reversed(self._watch.look(rows)):
             self._audience.hear(slug, (key,))
+
+    async def _living(self, slug: str) -> set[str] | None:
+        """As `Runs.ask_living`. What waits in the gateway's lane is listed too (2026.9.6 and 2026.8.2)."""
+        layout = self.gateway.layout
+        answer = await self.admin.request(
+            "sessions.list", {"agentId": layout.shared_agent or slug, **ALL_LISTED}, ASK_SECONDS
+        )
+        return runs_listed(answer, lambda key: layout.slug_of(key, None) == slug)
 
     def standing(self, agent_id: str) -> Standing:
         return standing_of(self.admin, agent_id, closed=self.makers.is_closed(agent_id))

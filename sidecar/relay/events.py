@@ -13,6 +13,7 @@ from sidecar.policy.events import Verdict
 from sidecar.policy.own import NOTHING
 from sidecar.protocol import frames
 from sidecar.protocol.frames import Event, has_agent_tail
+from sidecar.protocol.session_events import may_end_chat
 from sidecar.protocol.websocket import Message
 from sidecar.relay.batch import Batch
 from sidecar.relay.heads import Heads, Judged
@@ -44,10 +45,12 @@ class EventPath(abc.ABC):
         batch, scope, heads = Batch(), self._scope, self._heads
         for message in messages:
             buffer, start, end = message.buffer, message.start, message.end
-            passes = buffer.startswith(heads.head, start, end) or has_agent_tail(buffer, start, end, heads.tail)
-            if not passes:
+            if buffer.startswith(heads.head, start, end):
+                self._look_for_end(message)
+            elif not has_agent_tail(buffer, start, end, heads.tail):
                 self._judged(batch, message)
-            elif scope.behind or scope.aliases:
+                continue
+            if scope.behind or scope.aliases:
                 self._passed(batch, message)
             else:
                 batch.same(message)
@@ -71,9 +74,15 @@ class EventPath(abc.ABC):
             elif sent is not None:
                 batch.other(sent)
         elif judged.verdict is Verdict.PASS:
+            self._look_for_end(message)
             self._passed(batch, message)
         else:
             self._drop(judged, message.buffer, message.start, message.end)
+
+    def _look_for_end(self, message: Message) -> None:
+        """Of an event that begins with the last head that passed."""
+        if may_end_chat(message.buffer, message.start + len(self._heads.head), message.end):
+            self._listening.hear_end(message.payload)
 
     def _answer(self, raw: bytes) -> bytes | None:
         sent = None if self._listening.takes(raw) else self.response(raw)

@@ -171,13 +171,11 @@ class Listening:
     def passes(self, event: Event, raw: bytes) -> tuple[bool, bool]:
         """May the client have an event of its user's? And is that so for all that begin like it?
 
-        An answer that begins and ends in one event has no other end (a slash command, a queued message): its run is over.
+        An answer that begins and ends in one event (a slash command, a queued message) is heard of here, others in `hear_end`.
         """
         key, name = event.session_key, event.name
         payload = _payload(event, raw) if name == "chat" else None
-        over = end_of_chat(payload)
-        if over is not None:
-            self._scope.runs.ended(self._scope.namespace.slug, over)
+        over = self._ended(payload)
         if not self._for_it or key is None or key in self._theirs:
             shown, lasting = True, True
         elif name in {"chat", "agent"}:
@@ -187,6 +185,18 @@ class Listening:
         if self._hidden.pop(over or "", None) is not None and not self._hidden:
             self.by_run(False)
         return shown, lasting
+
+    def hear_end(self, raw: bytes) -> None:
+        """An event that passed, and may be the last of its answer. The gateway tells us of the run's end too, but later."""
+        frame = frames.parse(raw) or {}
+        if frame.get("event") == "chat":
+            self._ended(frame.get("payload"))
+
+    def _ended(self, payload: Any) -> str | None:
+        over = end_of_chat(payload)
+        if over is not None:
+            self._scope.runs.ended(self._scope.namespace.slug, over)
+        return over
 
     def _reaches(self, name: str, event: Event, raw: bytes) -> bool:
         """Would a gateway have sent it without our subscription?"""

@@ -27,6 +27,7 @@ _RENEW_LEASE = Script("renew_lease")
 _RELEASE_LEASE = Script("release_lease")
 _PASS_GATE = Script("pass_gate")
 _ADMIT_RUN = Script("admit_run")
+_RELEASE_DEAD_RUNS = Script("release_dead_runs")
 _RENEW_RUNS = Script("renew_runs")
 _CLAIM_RUN = Script("claim_run")
 
@@ -116,6 +117,14 @@ class RedisStore:
     async def release_run(self, user_id: str, gateway_id: str, run_id: str) -> None:
         """The run is over."""
         await self._command("ZREM", _runs(user_id), _member(gateway_id, run_id))
+
+    async def release_dead_runs(self, user_id: str, gateway_id: str, living: Iterable[str], ends_ms: int) -> int:
+        """All runs of the user on one gateway are over but `living`, and those that would end by themselves after `ends_ms`.
+
+        How many were counted still.
+        """
+        members = [_member(gateway_id, run_id) for run_id in living]
+        return int(await self._script(_RELEASE_DEAD_RUNS, _runs(user_id), gateway_id, ends_ms, *members))
 
     async def renew_runs(self, user_id: str, gateway_id: str, run_ids: Iterable[str], ttl_ms: int, now_ms: int) -> int:
         """Let live runs live `ttl_ms` from now; how many of them there were. Ended ones stay ended:

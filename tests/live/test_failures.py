@@ -361,3 +361,20 @@ async def test_the_sidecar_is_killed(fragile: House) -> None:
         assert (await alice.request("agent.wait", {"runId": run.id, "timeoutMs": 10_000}))["runId"] == run.id
         assert await bob.chat("main", "and on") == "and on"
     assert fragile.sidecar.log.count('"agents_written"') == writes, "the agents are known, nothing was written again"
+
+
+@pytest.mark.parametrize("way", ["the sidecar is stopped", "the sidecar is killed", "the gateway is killed"])
+async def test_a_turn_that_ended_just_before_is_counted_no_more(fragile: House, way: str) -> None:
+    """Its end may have reached nobody; three may run at once."""
+    victim: Gateway | Sidecar = fragile.sidecar if "sidecar" in way else fragile.gateway
+    async with fragile.client("alice") as one, fragile.client("alice") as two:
+        assert await one.chat("main", "hello") == "hello"
+        assert await two.chat("program", "hello") == "hello"
+        await (victim.kill() if "killed" in way else victim.stop())
+    await victim.start()
+    await fragile.sidecar.wait_ready()
+    async with fragile.client("alice") as alice:
+        keys = [f"session-{uuid.uuid4().hex}" for _ in range(3)]
+        assert all([await may_start_one(alice, key) for key in keys])
+        for key in keys:
+            await alice.request("chat.abort", {"sessionKey": key})

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.protocol.session_events import NOTHING_SAID, RunWord, end_of_chat, runs_named, session_named
+from sidecar.protocol.session_events import (
+    NOTHING_SAID,
+    RunWord,
+    end_of_chat,
+    may_end_chat,
+    runs_listed,
+    runs_named,
+    session_named,
+)
 from tests.protocol.json_values import VALUES
 from tests.protocol.samples import EVENTS, Sample
 
@@ -113,3 +121,45 @@ def test_ends_of_chats(state: Any, run_id: Any) -> None:
 
 def test_what_is_no_object_ends_nothing() -> None:
     assert end_of_chat("final") is None
+
+
+HERS = {"key": KEY, "hasActiveRun": True, "activeRunIds": ["a", "b", 7]}
+IDLE = {"key": CRON, "hasActiveRun": False}
+ANOTHERS = {"key": "agent:u-eve:main", "hasActiveRun": True, "activeRunIds": ["e"]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "living"),
+    [
+        ({"sessions": [], "hasMore": False}, set()),
+        ({"sessions": [HERS, IDLE, ANOTHERS], "hasMore": False}, {"a", "b"}),
+        (
+            {"sessions": [HERS, {"key": CRON, "hasActiveRun": True, "activeRunIds": ["c"]}], "hasMore": False},
+            {"a", "b", "c"},
+        ),
+        ({"sessions": [HERS], "hasMore": True}, None),
+        ({"sessions": [HERS]}, None),
+        ({"sessions": [HERS, {"hasActiveRun": False}], "hasMore": False}, None),
+        ({"sessions": [HERS, "row"], "hasMore": False}, None),
+        ({"sessions": [HERS, {"key": CRON, "hasActiveRun": True}], "hasMore": False}, None),
+        ({"sessions": [HERS, {"key": CRON}], "hasMore": False}, None),
+        ({"sessions": {}, "hasMore": False}, None),
+        ([], None),
+    ],
+)
+def test_the_runs_that_a_list_shows(answer: Any, living: set[str] | None) -> None:
+    assert runs_listed(answer, lambda key: key.startswith("agent:u-bob:")) == living
+
+
+@given(VALUES)
+def test_any_list_is_survived(answer: Any) -> None:
+    runs_listed(answer, lambda _: True)
+    runs_listed({"sessions": [answer], "hasMore": False}, lambda _: True)
+
+
+@pytest.mark.parametrize("sample", [sample for sample in EVENTS if sample.frame["event"] == "chat"], ids=str)
+def test_only_what_may_be_the_last_event_of_an_answer_is_looked_into(sample: Sample) -> None:
+    at = sample.raw.index(b'"seq":')
+    state = sample.frame["payload"]["state"]
+    assert may_end_chat(sample.raw, at, len(sample.raw)) == (state not in {"delta", "status"})
+    assert not may_end_chat(sample.raw, at + 1, len(sample.raw))

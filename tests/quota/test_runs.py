@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from sidecar.errors import ForeignKey, StorageAway, TooManyRuns
-from sidecar.quota.runs import LONGEST_SECONDS, MOST_OVER, RunOptions, Runs, new_run_id
+from sidecar.errors import ForeignKey, GatewayAway, StorageAway, TooManyRuns
+from sidecar.quota.runs import (
+    ASK_SECONDS,
+    LONGEST_SECONDS,
+    MOST_ASKED,
+    MOST_OVER,
+    SETTLE_MS,
+    RunOptions,
+    Runs,
+    new_run_id,
+)
 from sidecar.storage.availability import silent
 from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.redis import RedisOptions, RedisStore
@@ -313,3 +322,108 @@ def test_made_up_ids_are_ids(some: bytes) -> None:
     assert new_run_id(lambda _: some).startswith("run-")
     assert len(new_run_id(lambda _: some)) == 36
     assert new_run_id(lambda _: some).isascii()
+
+
+# --- ends that nobody heard -----------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A sidecar whose gateway lists `living`, or fails; its clock stands until it is moved."""
+
+    def __init__(self, store: RedisStore, limit: int = 2) -> None:
+        self.living: Collection[str] | None = ()
+        self.fails = False
+        self.of: list[str] = []
+        self.now = 1_000_000.0
+        self.runs = Runs("main", store, RunOptions(limit), SECRET, lambda: self.now)
+        self.runs.ask_living = self.answer
+
+    async def answer(self, slug: str) -> Collection[str] | None:
+        self.of.append(slug)
+        if self.fails:
+            raise GatewayAway("the gateway is away")
+        return self.living
+
+    def later(self) -> None:
+        self.now += SETTLE_MS / 1000 + 1
+
+
+async def test_before_a_turn_is_refused_the_gateway_is_asked_what_lives(store: RedisStore) -> None:
+    asked = Asked(store)
+    for run in ("dead", "alive"):
+        await start(asked.runs, ALICE, run)
+    assert asked.of == [], "nobody asks while there is room"
+    asked.later()
+    asked.living = ["alive", "unknown"]
+    assert await start(asked.runs, ALICE, "next")
+    assert asked.of == [ALICE]
+    assert not await start(asked.runs, ALICE, "alive"), "it lives, and is counted"
+    asked.later()
+    asked.living = ["alive", "next"]
+    with pytest.raises(TooManyRuns):
+        await start(asked.runs, ALICE, "one more")
+
+
+async def test_what_began_just_now_may_not_be_listed_yet(store: RedisStore) -> None:
+    asked = Asked(store, limit=1)
+    await start(asked.runs, ALICE, "young")
+    with pytest.raises(TooManyRuns):
+        await start(asked.runs, ALICE, "next")
+    asked.later()
+    assert await start(asked.runs, ALICE, "next")
+
+
+async def test_runs_on_another_gateway_and_of_another_user_stay_counted(store: RedisStore) -> None:
+    asked, elsewhere = Asked(store, limit=1), runs_of(store, gateway="other", limit=1)
+    elsewhere._clock = lambda: asked.now
+    await start(elsewhere, ALICE, "there")
+    await start(asked.runs, BOB, "bobs")
+    asked.later()
+    with pytest.raises(TooManyRuns):
+        await start(asked.runs, ALICE, "next")
+    assert not await start(asked.runs, BOB, "bobs")
+
+
+async def test_a_gateway_that_cannot_tell_frees_nothing(store: RedisStore) -> None:
+    asked = Asked(store, limit=1)
+    await start(asked.runs, ALICE, "lost")
+    for living, fails in ((None, False), ((), True)):
+        asked.later()
+        asked.living, asked.fails = living, fails
+        with pytest.raises(TooManyRuns):
+            await start(asked.runs, ALICE, "next")
+    assert asked.of == [ALICE, ALICE]
+
+
+async def test_of_one_user_it_is_asked_rarely(store: RedisStore) -> None:
+    asked = Asked(store, limit=1)
+    asked.living = ["long"]
+    for slug in (ALICE, BOB):
+        await start(asked.runs, slug, "long")
+        asked.living = ["long", asked.runs._mapped(BOB, "long")]
+    asked.later()
+    for _ in range(10):
+        for slug in (ALICE, BOB):
+            with pytest.raises(TooManyRuns):
+                await start(asked.runs, slug, "next")
+    assert asked.of == [ALICE, BOB]
+    asked.now += ASK_SECONDS
+    with pytest.raises(TooManyRuns):
+        await start(asked.runs, ALICE, "next")
+    assert asked.of == [ALICE, BOB, ALICE]
+
+
+async def test_of_those_it_was_asked_for_only_the_latest_are_remembered(store: RedisStore) -> None:
+    asked = Asked(store)
+    asked.runs._asked_at = {f"u-{number}": 0.0 for number in range(MOST_ASKED)}
+    await asked.runs._forget_dead(ALICE)
+    assert len(asked.runs._asked_at) == MOST_ASKED
+    assert next(reversed(asked.runs._asked_at)) == ALICE
+
+
+async def test_the_last_ends_are_told_when_the_sidecar_stops(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        await start(runs, ALICE, "last")
+        await asyncio.sleep(0)
+        runs.ended(ALICE, "last")
+    assert await start(runs_of(store, limit=1), ALICE, "next")

@@ -50,6 +50,13 @@ def chat(key: str = MAIN, **payload: Any) -> tuple[str, dict[str, Any]]:
     return "chat", of(key, state="delta", message={}) | payload
 
 
+def in_order(event: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """As the gateway writes it: what goes before the `agentId`, then `seq` and `state`."""
+    name, payload = event
+    first = ("runId", "sessionKey", "agentId", "seq", "state")
+    return name, {field: payload[field] for field in (*first, *payload) if field in payload}
+
+
 def agent(key: str = MAIN, **payload: Any) -> tuple[str, dict[str, Any]]:
     scope = {"sessionKey": key, "agentId": OWN, "seq": 1, "ts": 1}
     return "agent", {"runId": "r", "stream": "assistant", "data": {"text": "x"}, **scope, **payload}
@@ -378,7 +385,20 @@ async def test_a_run_that_begins_and_ends_in_one_event_is_over(state: str, caps:
     runs = a_ledger()
     async with visit(Audience(), *caps, runs=runs) as person:
         await person.gets(chat(runId="command", state=state), chat(runId="other"))
-    assert [runs._heard.get_nowait() for _ in range(runs._heard.qsize())] == [(True, OWN, "command")]
+    assert list(runs._heard) == [(True, OWN, "command")]
+
+
+@pytest.mark.parametrize("caps", [(), (SESSION_SCOPED,)])
+@pytest.mark.parametrize("state", ["final", "aborted", "error"])
+async def test_a_run_is_over_with_the_last_event_of_its_answer(state: str, caps: tuple[str, ...]) -> None:
+    """The first events of each kind are judged, the rest pass as they did."""
+    runs = a_ledger()
+    async with visit(Audience(), *caps, runs=runs) as person:
+        for run in ("r1", "r2", "r3"):
+            seen = [begin(run), chat(runId=run, seq=1), chat(runId=run, seq=2), chat(runId=run, seq=3, state=state)]
+            assert len(await person.gets(*map(in_order, seen))) == len(seen)
+            assert list(runs._heard) == [(True, OWN, run)]
+            runs._heard.clear()
 
 
 async def test_every_frame_that_came_is_counted_and_every_one_that_went() -> None:

@@ -97,6 +97,17 @@ class TestRuns:
         assert (await store.admit_run(ALICE, "main", "r3", 2, 1000, 11_200)).live == 2
         assert await store.renew_runs(ALICE, "main", ["r1", "r2", "r3"], 1000, 11_600) == 1
 
+    async def test_what_lives_no_more_is_taken_off(self, store: RedisStore) -> None:
+        for gateway, run, now in (("main", "a", 0), ("main", "b", 0), ("main", "young", 500), ("other", "a", 0)):
+            await store.admit_run(ALICE, gateway, run, 0, MINUTE, now)
+        await store.admit_run(BOB, "main", "a", 0, MINUTE, 0)
+        assert await store.release_dead_runs(ALICE, "main", ["b", "never"], MINUTE + 499) == 1
+        assert await store.release_dead_runs(ALICE, "main", ["b", "never"], MINUTE + 499) == 0
+        kept = [("main", "b"), ("main", "young"), ("other", "a")]
+        assert all([(await store.admit_run(ALICE, *run, 0, MINUTE, 600)).repeated for run in kept])
+        assert (await store.admit_run(ALICE, "main", "a", 3, MINUTE, 600)).live == 3
+        assert (await store.admit_run(BOB, "main", "a", 0, MINUTE, 600)).repeated
+
     async def test_zero_is_no_limit(self, store: RedisStore) -> None:
         admissions = [await store.admit_run(ALICE, "main", str(run), 0, MINUTE, 1000) for run in range(20)]
         assert [admission.live for admission in admissions] == list(range(1, 21))
