@@ -11,6 +11,7 @@ import json
 import select
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -72,23 +73,23 @@ def connect(place: Place, caller: Caller) -> Socket:
 class Stream:
     """A run on a connection: ordered, begun, read, checked."""
 
-    def __init__(self, sock: Socket, caller: Caller, order: StreamOrder, run: str, seq: int) -> None:
+    def __init__(self, sock: Socket, caller: Caller, order: StreamOrder, seq: int) -> None:
         self._sock = sock
         self._caller = caller
         self._order = order
-        self._run = run
+        self._run = str(uuid.uuid4())
         self._seq = seq
         params = {
             "sessionKey": f"agent:{caller.agent}:main",
             "message": f"stream {json.dumps(asdict(order))}",
-            "idempotencyKey": run,
+            "idempotencyKey": self._run,
         }
-        sock.call(f"send-{run}", "chat.send", params)
+        sock.call("send", "chat.send", params)
         self.intake: Intake = sock.take()
         self.intake.reserve(order.events * (order.size + 10) + (1 << 20))
 
     def begin(self) -> None:
-        self._sock.request(f"go-{self._run}", "models.list", {})
+        self._sock.request("go", "models.list", {})
 
     def check(self) -> int:
         """The connection's `seq` after it. Raises BenchError."""
@@ -121,8 +122,8 @@ def stream(place: Place, callers: Sequence[Caller], job: Mapping[str, Any]) -> d
     sock = connect(place, callers[0])
     seconds = cpu = seq = volume = 0.0
     try:
-        for number in range(job["streams"]):
-            one = Stream(sock, callers[0], order, f"{job['run']}{number}", int(seq))
+        for _ in range(job["streams"]):
+            one = Stream(sock, callers[0], order, int(seq))
             before, began = place.cpu(), time.perf_counter()
             one.begin()
             one.intake.finish()
@@ -141,10 +142,7 @@ def many(place: Place, callers: Sequence[Caller], job: Mapping[str, Any]) -> dic
     order = StreamOrder(**job["order"])
     socks = connect_all(place, callers)
     try:
-        streams = {
-            sock.fileno(): Stream(sock, caller, order, f"{job['run']}{number}", 0)
-            for number, (sock, caller) in enumerate(zip(socks, callers, strict=True))
-        }
+        streams = {sock.fileno(): Stream(sock, caller, order, 0) for sock, caller in zip(socks, callers, strict=True)}
         waiting = select.epoll()
         for descriptor in streams:
             waiting.register(descriptor, select.EPOLLIN)

@@ -63,10 +63,7 @@ class House:
         number = next(iter(self._numbers))
         path, out, log = (self.folder / f"job-{number}.{kind}" for kind in ("json", "out", "log"))
         callers = [asdict(caller) for caller in self.callers(target, logins)]
-        run = f"r{number}-"
-        path.write_text(
-            json.dumps({"do": do, "place": asdict(self.places[target]), "callers": callers, "run": run} | more)
-        )
+        path.write_text(json.dumps({"do": do, "place": asdict(self.places[target]), "callers": callers} | more))
         with out.open("wb") as stdout, log.open("wb") as stderr:
             process = start(self.folder, ["loadtest.client", str(path)], stdout=stdout, stderr=stderr)
             try:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ ASK_SECONDS = 2.0
 
 MOST_OVER = MOST_ASKED = 4096
 AGAIN_SECONDS = 0.25
+
+NOBODY = ""
+"""The slug of runs that are no user's: the operator's own agents' and channels'. They are on no count."""
+
+_RANDOM_ID = re.compile(r"(?:run-)?[0-9a-f-]{32,64}")
+"""What a client may give a run as its id upstream: a UUID, or one of ours. Others may be ids that a gateway makes for work of its
+own by a rule (`agent:…:subagent:…`, `announce:…`), and nobody shall have guessed those before."""
+
 LAST_SECONDS = 2.0
 """For what is still to be told to Redis at the end."""
 
@@ -94,8 +103,8 @@ class Runs:
         """Runs heard of and not ended: run id → slug."""
 
         self._since: dict[str, float] = {}
-        self._over: dict[str, None] = {}
-        """Runs that ended, the latest last: a gateway may tell of their begin later."""
+        self._over: dict[tuple[str, str], None] = {}
+        """Runs that ended (slug, run id), the latest last: a gateway may tell of their begin later."""
 
         self._heard: deque[tuple[bool, str, str]] = deque()
         """What is still to be told to Redis: (ended?, slug, run id)."""
@@ -114,21 +123,23 @@ class Runs:
         try:
             claimed = await self.claim(slug, run_id)
         except SidecarError:
-            self.ended(slug, run_id)
+            if counted:
+                self.ended(slug, run_id)
             raise
         if claimed != run_id:
             await self._store.release_run(slug, self.gateway_id, run_id)
             counted = await self.admit(slug, claimed)
         if counted:
-            self._over.pop(claimed, None)
+            self._over.pop((slug, claimed), None)
         return claimed, counted
 
     async def claim(self, slug: str, run_id: str) -> str:
-        """The id to use upstream: `run_id` where it is free or the user's own, else one that only this user's `run_id` maps to.
+        """The id to use upstream: `run_id` where it is random and nobody else's, or one that only this user's `run_id` maps to.
 
         So nobody can take another's id away, learn that it exists, or reach the run behind it. Raises StorageAway.
         """
-        if self._live.get(run_id, slug) == slug and await self._store.claim_run(self.gateway_id, run_id, slug, WISH_MS):
+        free = _RANDOM_ID.fullmatch(run_id) is not None and self._live.get(run_id, slug) == slug
+        if free and await self._store.claim_run(self.gateway_id, run_id, slug, WISH_MS):
             return run_id
         mapped = self._mapped(slug, run_id)
         if await self._store.claim_run(self.gateway_id, mapped, slug, WISH_MS):
@@ -138,7 +149,8 @@ class Runs:
     async def require_own(self, slug: str, run_id: str) -> str:
         """The id upstream of a run that the user calls so. Raises ForeignKey where it is not the user's; StorageAway."""
         for own in (run_id, self._mapped(slug, run_id)):
-            if self._live.get(own) == slug or await self._store.owner_is(self.gateway_id, own, slug):
+            living = self._live.get(own)
+            if living == slug or (living is None and await self._store.owner_is(self.gateway_id, own, slug)):
                 return own
         raise ForeignKey("that run is not yours")
 
@@ -185,22 +197,22 @@ class Runs:
 
     def started(self, slug: str, run_id: str) -> None:
         """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
-        if run_id not in self._live and run_id not in self._over:
+        if run_id not in self._live and (slug, run_id) not in self._over:
             self._live[run_id] = slug
             self._since[run_id] = self._clock()
             self._tell(False, slug, run_id)
 
     def ended(self, slug: str, run_id: str) -> None:
         """The gateway says that a run ended; taken off the count by `run()`."""
-        self._over[run_id] = None
+        self._over[slug, run_id] = None
         if len(self._over) > MOST_OVER:
             del self._over[next(iter(self._over))]
         self.silent(slug, run_id)
 
     def silent(self, slug: str, run_id: str) -> None:
         """As far as one can tell the run is over: as `ended`, but it counts again once it is heard of again."""
-        self._live.pop(run_id, None)
-        self._since.pop(run_id, None)
+        if self._live.get(run_id) == slug:
+            del self._live[run_id], self._since[run_id]
         self._tell(True, slug, run_id)
 
     def forget_live(self) -> None:
@@ -254,10 +266,13 @@ class Runs:
     def _told(self, heard: Iterable[tuple[bool, str, str]]) -> Iterator[Awaitable[object]]:
         """In the order heard, for one round trip. A run that began counts, whoever began it; it is never refused any more."""
         for ended, slug, run_id in heard:
+            if not ended:
+                yield self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
+            if slug == NOBODY:
+                continue
             if ended:
                 yield self._store.release_run(slug, self.gateway_id, run_id)
             else:
-                yield self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
                 yield self._store.admit_run(slug, self.gateway_id, run_id, 0, self._options.live_ms, self._now_ms())
 
     async def _renew(self) -> None:
@@ -265,7 +280,7 @@ class Runs:
         for run_id, slug in list(self._live.items()):
             if self._clock() - self._since[run_id] > LONGEST_SECONDS:
                 del self._live[run_id], self._since[run_id]
-            else:
+            elif slug != NOBODY:
                 by_slug.setdefault(slug, []).append(run_id)
         for slug, run_ids in by_slug.items():
             try:

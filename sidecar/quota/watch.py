@@ -1,4 +1,4 @@
-"""Which runs live, as the gateway itself tells the sidecar's own connection, whoever started them."""
+"""Which runs live, and whose, as the gateway itself tells the sidecar's own connection, whoever started them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.domain.namespace import Layout
 from sidecar.protocol.session_events import runs_named, session_named
-from sidecar.quota.runs import Runs
+from sidecar.quota.runs import NOBODY, Runs
 
 MOST_SESSIONS = 10_000
 MOST_RUNS = 64
@@ -31,12 +31,12 @@ class Watch:
     def hear(self, raw: bytes) -> tuple[str, str] | None:
         """Take note of an event. The user's slug and session where it is about one.
 
-        Only users count: what the operator's own agents do, or a shared one by itself, is nobody's quota.
+        What the operator's own agents do, or a shared one by itself, is on nobody's count; no user gets those runs by their ids.
         """
         key = session_named(raw)
-        slug = self._layout.slug_of(key, None) if key is not None else None
-        if key is None or slug is None:
+        if key is None:
             return None
+        slug = self._slug(key)
         word = runs_named(raw, key)
         for run_id in word.ends:
             self._living.get(key, {}).pop(run_id, None)
@@ -49,17 +49,23 @@ class Watch:
                 self._runs.silent(slug, run_id)
         elif word.active:
             self._note(key, word.active)
-        return slug, key
+            for run_id in word.active if slug == NOBODY else ():
+                self._runs.started(slug, run_id)
+        return None if slug == NOBODY else (slug, key)
+
+    def _slug(self, key: str) -> str:
+        return self._layout.slug_of(key, None) or NOBODY
 
     def look(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         """Take note of sessions as a gateway lists them: what lives in them does so still. Slug and session of each user's."""
         seen = []
         for row in rows:
             key, active = row.get("key"), row.get("activeRunIds")
-            slug = self._layout.slug_of(key, None) if isinstance(key, str) else None
-            if not isinstance(key, str) or slug is None:
+            if not isinstance(key, str):
                 continue
-            seen.append((slug, key))
+            slug = self._slug(key)
+            if slug != NOBODY:
+                seen.append((slug, key))
             for run_id in active if isinstance(active, list) else ():
                 if isinstance(run_id, str):
                     self._runs.started(slug, run_id)

@@ -58,7 +58,8 @@ class Errands:
             try:
                 await self.reset(decision.reset, params["sessionKey"], request_id)
             except SidecarError:
-                self._scope.runs.ended(self._scope.namespace.slug, run_id)
+                if counted:
+                    self._scope.runs.ended(self._scope.namespace.slug, run_id)
                 raise
         return params, run_id if counted else ""
 

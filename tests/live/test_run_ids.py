@@ -48,7 +48,7 @@ def of_run(client: RawClient, run: str) -> list[Frame]:
 
 
 async def test_bob_may_use_the_word_of_alices_running_run(house: House) -> None:
-    run = f"shared-{uuid.uuid4()}"
+    run = str(uuid.uuid4())
     async with two(house) as (alice, bob):
         await begin(alice, run)
         assert await bob.chat("main", "a run of his own", idempotencyKey=run) == "a run of his own"
@@ -63,7 +63,7 @@ async def test_bob_may_use_the_word_of_alices_running_run(house: House) -> None:
 
 
 async def test_bob_may_use_it_with_agent_too_and_gets_both_answers(house: House) -> None:
-    run = f"shared-{uuid.uuid4()}"
+    run = str(uuid.uuid4())
     async with two(house) as (alice, bob):
         await begin(alice, run)
         request_id = await bob.send("agent", {"message": "by agent", "idempotencyKey": run})
@@ -89,11 +89,11 @@ async def test_bob_may_use_it_with_agent_too_and_gets_both_answers(house: House)
 async def test_a_foreign_run_can_be_neither_waited_for_nor_aborted(
     house: House, method: str, params: dict[str, object]
 ) -> None:
-    run = f"hers-{uuid.uuid4()}"
+    run = str(uuid.uuid4())
     async with two(house) as (alice, bob):
         await begin(alice, run)
         refusals = []
-        for named in (run, f"nobodys-{uuid.uuid4()}"):
+        for named in (run, str(uuid.uuid4())):
             with pytest.raises(RequestError) as refused:
                 await bob.request(method, {"runId": named, **params})
             refusals.append(refused.value.error)
@@ -105,7 +105,7 @@ async def test_a_foreign_run_can_be_neither_waited_for_nor_aborted(
 
 
 async def test_an_id_that_ended_is_still_its_users(house: House) -> None:
-    run = f"ended-{uuid.uuid4()}"
+    run = str(uuid.uuid4())
     async with two(house) as (alice, bob):
         await alice.chat("main", "first", idempotencyKey=run)
         assert await bob.chat("main", "second", idempotencyKey=run) == "second"
@@ -113,7 +113,7 @@ async def test_an_id_that_ended_is_still_its_users(house: House) -> None:
 
 
 async def test_a_mapped_run_is_aborted_by_its_own_word(house: House) -> None:
-    run = f"shared-{uuid.uuid4()}"
+    run = str(uuid.uuid4())
     async with two(house) as (alice, bob):
         await begin(alice, run)
         key = await begin(bob, run)
@@ -146,10 +146,26 @@ async def test_a_gateway_that_is_not_patched_never_sees_what_patched_ones_take(h
 
 
 async def test_two_sockets_of_one_user_may_ask_for_the_same_run(house: House) -> None:
-    run, key = f"twice-{uuid.uuid4()}", f"s-{uuid.uuid4().hex}"
+    run, key = str(uuid.uuid4()), f"s-{uuid.uuid4().hex}"
     async with house.client("alice") as one, house.client("alice") as other:
         asked = {"sessionKey": key, "message": SLOW, "idempotencyKey": run}
         first, second = await asyncio.gather(one.request("chat.send", asked), other.request("chat.send", asked))
         assert first["runId"] == second["runId"] == run
         for client in (one, other):
             await goes_on(client, run)
+
+
+async def test_nobody_gets_at_what_an_operators_own_agent_does(house: House) -> None:
+    run = str(uuid.uuid4())
+    async with RawClient.admin(house.gateway) as operator, house.client("bob") as bob:
+        await operator.request("sessions.subscribe", {})
+        await begin(operator, run)
+        for method, params in (("agent.wait", {"timeoutMs": 100}), ("chat.abort", {"sessionKey": "main"})):
+            with pytest.raises(RequestError, match="not yours"):
+                await bob.request(method, {"runId": run, **params})
+        assert await bob.chat("main", "a run of his own", idempotencyKey=run) == "a run of his own"
+        await goes_on(operator, run)
+        known = await operator.request("agent.wait", {"runId": run, "timeoutMs": 10_000})
+        assert known["status"] == "ok"
+        assert "w1" not in str(await bob.request("agent.wait", {"runId": run, "timeoutMs": 10_000}))
+        assert "w1" not in "".join(bob.received)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sidecar.quota.runs import (
     LONGEST_SECONDS,
     MOST_ASKED,
     MOST_OVER,
+    NOBODY,
     SETTLE_MS,
     RunOptions,
     Runs,
@@ -37,6 +39,11 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 
 def runs_of(store: RedisStore, limit: int = 2, live_ms: int = 180_000, gateway: str = "main") -> Runs:
     return Runs(gateway, store, RunOptions(limit, live_ms), SECRET, time.time)
+
+
+def an_id(word: str) -> str:
+    """As a client makes one; the same for the same word."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, word))
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +66,7 @@ async def free_again(runs: Runs, slug: str) -> None:
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(TooManyRuns):
-                await runs.admit(slug, f"probe-of-{slug}")
+                await runs.admit(slug, an_id(f"probe-of-{slug}"))
                 return
             await asyncio.sleep(0.01)
 
@@ -69,200 +76,263 @@ async def counts(runs: Runs, slug: str) -> None:
     async with asyncio.timeout(20):
         while True:
             try:
-                await runs.admit(slug, "probe")
+                await runs.admit(slug, an_id("probe"))
             except TooManyRuns:
                 return
-            runs.silent(slug, "probe")
+            runs.silent(slug, an_id("probe"))
             await asyncio.sleep(0.01)
 
 
 async def test_the_limit_is_per_user_and_says_how_many(store: RedisStore) -> None:
     runs = runs_of(store)
-    assert [await start(runs, ALICE, f"a{number}") for number in range(2)] == [True, True]
+    assert [await start(runs, ALICE, an_id(f"a{number}")) for number in range(2)] == [True, True]
     with pytest.raises(TooManyRuns) as refused:
-        await start(runs, ALICE, "a2")
+        await start(runs, ALICE, an_id("a2"))
     assert refused.value.details == {"limit": 2}
     assert not refused.value.retryable
-    assert await start(runs, BOB, "b0")
+    assert await start(runs, BOB, an_id("b0"))
 
 
 async def test_a_run_that_is_asked_for_twice_counts_once(store: RedisStore) -> None:
     runs = runs_of(store)
-    assert [await start(runs, ALICE, "same") for _ in range(5)] == [True, False, False, False, False]
-    assert await start(runs, ALICE, "another")
+    assert [await start(runs, ALICE, an_id("same")) for _ in range(5)] == [True, False, False, False, False]
+    assert await start(runs, ALICE, an_id("another"))
 
 
 async def test_no_limit(store: RedisStore) -> None:
     runs = runs_of(store, limit=0)
-    assert all([await start(runs, ALICE, f"a{number}") for number in range(50)])
+    assert all([await start(runs, ALICE, an_id(f"a{number}")) for number in range(50)])
 
 
 async def test_replicas_and_gateways_count_together(store: RedisStore) -> None:
     first, second, elsewhere = runs_of(store), runs_of(store), runs_of(store, gateway="other")
-    await start(first, ALICE, "a0")
-    await start(elsewhere, ALICE, "a0")
+    await start(first, ALICE, an_id("a0"))
+    await start(elsewhere, ALICE, an_id("a0"))
     with pytest.raises(TooManyRuns):
-        await start(second, ALICE, "a1")
+        await start(second, ALICE, an_id("a1"))
 
 
 async def test_what_ended_does_not_count(store: RedisStore) -> None:
     async with telling(runs_of(store)) as runs:
         for number in range(20):
             await free_again(runs, ALICE)
-            await start(runs, ALICE, f"a{number}")
-            runs.started(ALICE, f"a{number}")
-            runs.ended(ALICE, f"a{number}")
-            runs.ended(ALICE, f"probe-of-{ALICE}")
+            await start(runs, ALICE, an_id(f"a{number}"))
+            runs.started(ALICE, an_id(f"a{number}"))
+            runs.ended(ALICE, an_id(f"a{number}"))
+            runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
 
 
 async def test_an_id_is_the_first_ones_and_another_gets_one_of_its_own(store: RedisStore) -> None:
     runs = runs_of(store)
-    assert await runs.claim(ALICE, "shared") == "shared"
-    mapped = await runs.claim(BOB, "shared")
-    assert mapped != "shared"
-    assert await runs.claim(BOB, "shared") == mapped, "the same each time, on every replica"
-    assert await runs_of(store).claim(BOB, "shared") == mapped
-    assert await runs.claim(ALICE, "shared") == "shared"
-    assert await runs.claim("u-carol", "shared") not in {"shared", mapped}
+    assert await runs.claim(ALICE, an_id("shared")) == an_id("shared")
+    mapped = await runs.claim(BOB, an_id("shared"))
+    assert mapped != an_id("shared")
+    assert await runs.claim(BOB, an_id("shared")) == mapped, "the same each time, on every replica"
+    assert await runs_of(store).claim(BOB, an_id("shared")) == mapped
+    assert await runs.claim(ALICE, an_id("shared")) == an_id("shared")
+    assert await runs.claim("u-carol", "shared") not in {an_id("shared"), mapped}
+
+
+@pytest.mark.parametrize(
+    "word", ["announce:v1:agent:u-bob:main", "1", "33D04EB0-3B21-4451-A8AC-88837D48AE54", "a" * 65]
+)
+async def test_a_word_that_can_be_guessed_is_no_id_upstream(store: RedisStore, word: str) -> None:
+    runs = runs_of(store)
+    mapped = await runs.claim(ALICE, word)
+    assert mapped != word
+    assert await runs.claim(ALICE, mapped) == mapped, "she was told so, and may say it too"
+    assert await runs.require_own(ALICE, word) == mapped
+    runs.started(BOB, word)
+    assert await runs.require_own(ALICE, word) == mapped
+    assert await runs.require_own(BOB, word) == word, "what the gateway itself gave his agent"
+
+
+async def test_what_an_operator_runs_is_nobodys(store: RedisStore) -> None:
+    run = an_id("the operator's")
+    async with telling(runs_of(store, limit=1)) as runs:
+        runs.started(NOBODY, run)
+        assert await runs.claim(ALICE, run) != run
+        with pytest.raises(ForeignKey):
+            await runs.require_own(BOB, run)
+        await asyncio.sleep(0.1)
+        runs.ended(NOBODY, run)
+    later = runs_of(store)
+    assert await later.claim(ALICE, run) != run, "also when it is over, on every replica"
+    with pytest.raises(ForeignKey):
+        await later.require_own(BOB, run)
+
+
+async def test_a_run_of_the_same_id_as_anothers_neither_hides_nor_ends_it(store: RedisStore) -> None:
+    run = an_id("same")
+    async with telling(runs_of(store, limit=1)) as runs:
+        await start(runs, ALICE, run)
+        runs.started(ALICE, run)
+        runs.ended(BOB, run)
+        await runs.require_own(ALICE, run)
+        await counts(runs, ALICE)
+        assert await runs.claim(BOB, run) != run
+
+
+async def test_while_a_run_lives_its_id_is_whose_it_is_whoever_claimed_it_before(store: RedisStore) -> None:
+    runs, run = runs_of(store), an_id("claimed")
+    await runs.claim(BOB, run)
+    runs.started(ALICE, run)
+    with pytest.raises(ForeignKey):
+        await runs.require_own(BOB, run)
+
+
+async def test_a_repeated_request_that_redis_lost_leaves_the_run_counted(store: RedisStore) -> None:
+    runs = runs_of(store, limit=1)
+    await start(runs, ALICE, an_id("long"))
+
+    async def away(*_: object) -> bool:
+        raise StorageAway("gone")
+
+    runs._heard.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "claim", away)
+        with pytest.raises(StorageAway):
+            await runs.begin(ALICE, an_id("long"))
+    assert not runs._heard
 
 
 async def test_a_run_of_ones_own_word_is_found_again_on_every_replica(store: RedisStore) -> None:
     runs = runs_of(store)
-    assert await runs.begin(ALICE, "shared") == ("shared", True)
-    mapped, counted = await runs.begin(BOB, "shared")
-    assert (mapped != "shared", counted) == (True, True)
-    assert await runs.require_own(ALICE, "shared") == "shared"
-    assert await runs_of(store).require_own(BOB, "shared") == mapped
+    assert await runs.begin(ALICE, an_id("shared")) == (an_id("shared"), True)
+    mapped, counted = await runs.begin(BOB, an_id("shared"))
+    assert (mapped != an_id("shared"), counted) == (True, True)
+    assert await runs.require_own(ALICE, an_id("shared")) == an_id("shared")
+    assert await runs_of(store).require_own(BOB, an_id("shared")) == mapped
     assert await runs.require_own(BOB, mapped) == mapped
 
 
 async def test_a_refused_turn_leaves_nothing_behind(store: RedisStore, redis_client: Redis) -> None:
     runs = runs_of(store, limit=1)
-    await runs.begin(ALICE, "first")
+    await runs.begin(ALICE, an_id("first"))
     before = set(await redis_client.keys())
     for number in range(20):
         with pytest.raises(TooManyRuns):
-            await runs.begin(ALICE, f"refused-{number}")
+            await runs.begin(ALICE, an_id(f"refused-{number}"))
     assert set(await redis_client.keys()) == before
 
 
 async def test_another_word_for_a_run_takes_one_place_not_two(store: RedisStore) -> None:
     runs = runs_of(store, limit=1)
-    await runs.begin(ALICE, "shared")
-    assert (await runs.begin(BOB, "shared"))[1] is True
+    await runs.begin(ALICE, an_id("shared"))
+    assert (await runs.begin(BOB, an_id("shared")))[1] is True
     with pytest.raises(TooManyRuns):
-        await runs.begin(BOB, "one more")
+        await runs.begin(BOB, an_id("one more"))
 
 
 async def test_a_run_that_the_gateway_began_by_itself_counts(store: RedisStore) -> None:
     """Queued and steered messages go on under ids that no client named."""
     async with telling(runs_of(store, limit=1)) as runs:
-        runs.started(ALICE, "queued-work")
+        runs.started(ALICE, an_id("queued-work"))
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await runs.admit(ALICE, "probe")
+                    await runs.admit(ALICE, an_id("probe"))
                 except TooManyRuns:
                     break
-                await store.release_run(ALICE, "main", "probe")
-        runs.ended(ALICE, "queued-work")
+                await store.release_run(ALICE, "main", an_id("probe"))
+        runs.ended(ALICE, an_id("queued-work"))
         await free_again(runs, ALICE)
 
 
 async def test_what_began_and_ended_in_one_breath_does_not_count(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
         for number in range(50):
-            runs.started(ALICE, f"quick-{number}")
-            runs.ended(ALICE, f"quick-{number}")
+            runs.started(ALICE, an_id(f"quick-{number}"))
+            runs.ended(ALICE, an_id(f"quick-{number}"))
         await free_again(runs, ALICE)
 
 
 async def test_nobody_is_made_owner_by_asking(store: RedisStore) -> None:
     runs = runs_of(store)
-    await runs.claim(ALICE, "hers")
-    for run_id in ("hers", "nobody's"):
+    await runs.claim(ALICE, an_id("hers"))
+    for run_id in (an_id("hers"), an_id("nobody's")):
         with pytest.raises(ForeignKey) as refused:
             await runs.require_own(BOB, run_id)
         assert refused.value.message == "that run is not yours"
-    assert await runs.claim(ALICE, "nobody's") == "nobody's"
-    await runs.require_own(ALICE, "hers")
+    assert await runs.claim(ALICE, an_id("nobody's")) == an_id("nobody's")
+    await runs.require_own(ALICE, an_id("hers"))
 
 
 async def test_a_run_that_the_gateway_started_is_its_agents(store: RedisStore) -> None:
     async with telling(runs_of(store)) as runs:
-        runs.started(ALICE, "cron-run")
-        await runs.require_own(ALICE, "cron-run")
+        runs.started(ALICE, an_id("cron-run"))
+        await runs.require_own(ALICE, an_id("cron-run"))
         with pytest.raises(ForeignKey):
-            await runs.require_own(BOB, "cron-run")
-        assert await runs.claim(BOB, "cron-run") != "cron-run", "at once, before Redis was told"
+            await runs.require_own(BOB, an_id("cron-run"))
+        assert await runs.claim(BOB, an_id("cron-run")) != an_id("cron-run"), "at once, before Redis was told"
         elsewhere = runs_of(store)
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(ForeignKey):
-                    await elsewhere.require_own(ALICE, "cron-run")
+                    await elsewhere.require_own(ALICE, an_id("cron-run"))
                     break
 
 
 async def test_living_runs_stay_on_the_count_while_much_is_heard(store: RedisStore, redis_client: Redis) -> None:
     async with telling(runs_of(store, limit=1, live_ms=600)) as runs:
-        await start(runs, ALICE, "long")
-        runs.started(ALICE, "long")
+        await start(runs, ALICE, an_id("long"))
+        runs.started(ALICE, an_id("long"))
         for number in range(150):
-            runs.started(BOB, f"b{number}")
-            runs.ended(BOB, f"b{number}")
+            runs.started(BOB, an_id(f"b{number}"))
+            runs.ended(BOB, an_id(f"b{number}"))
             await asyncio.sleep(0.01)
         with pytest.raises(TooManyRuns):
-            await start(runs, ALICE, "one more")
-        runs.ended(ALICE, "long")
+            await start(runs, ALICE, an_id("one more"))
+        runs.ended(ALICE, an_id("long"))
         await free_again(runs, ALICE)
 
 
 async def test_a_run_that_nobody_hears_of_ends_by_itself(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1, live_ms=300)) as runs:
-        await start(runs, ALICE, "lost")
+        await start(runs, ALICE, an_id("lost"))
         await free_again(runs, ALICE)
 
 
 async def test_a_begin_that_is_told_after_the_end_begins_nothing(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
-        await start(runs, ALICE, "short")
-        runs.ended(ALICE, "short")
-        runs.started(ALICE, "short")
+        await start(runs, ALICE, an_id("short"))
+        runs.ended(ALICE, an_id("short"))
+        runs.started(ALICE, an_id("short"))
         await free_again(runs, ALICE)
-        runs.ended(ALICE, f"probe-of-{ALICE}")
+        runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
         await free_again(runs, ALICE)
 
 
 async def test_what_only_seemed_over_counts_again_once_it_is_heard_of(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
-        await start(runs, ALICE, "quiet")
-        runs.silent(ALICE, "quiet")
-        runs.started(ALICE, "quiet")
+        await start(runs, ALICE, an_id("quiet"))
+        runs.silent(ALICE, an_id("quiet"))
+        runs.started(ALICE, an_id("quiet"))
         await counts(runs, ALICE)
-        runs.ended(ALICE, "quiet")
+        runs.ended(ALICE, an_id("quiet"))
         await free_again(runs, ALICE)
 
 
 async def test_an_id_that_is_used_again_counts_again(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
         for _ in range(2):
-            assert await start(runs, ALICE, "again")
-            runs.started(ALICE, "again")
+            assert await start(runs, ALICE, an_id("again"))
+            runs.started(ALICE, an_id("again"))
             await counts(runs, ALICE)
-            runs.ended(ALICE, "again")
+            runs.ended(ALICE, an_id("again"))
             await free_again(runs, ALICE)
-            runs.ended(ALICE, f"probe-of-{ALICE}")
+            runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
             await free_again(runs, ALICE)
-            runs.ended(ALICE, f"probe-of-{ALICE}")
+            runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
             await asyncio.sleep(0.1)
 
 
 async def test_of_ends_only_the_latest_are_remembered(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
-        runs.ended(ALICE, "long ago")
+        runs.ended(ALICE, an_id("long ago"))
         for number in range(MOST_OVER):
-            runs.ended(BOB, f"b{number}")
-        runs.started(ALICE, "long ago")
+            runs.ended(BOB, an_id(f"b{number}"))
+        runs.started(ALICE, an_id("long ago"))
         await counts(runs, ALICE)
 
 
@@ -270,7 +340,7 @@ async def test_no_run_is_kept_on_the_count_for_ever(store: RedisStore) -> None:
     now = [1_000_000.0]
     runs = Runs("main", store, RunOptions(1, 300), SECRET, lambda: now[0])
     async with telling(runs):
-        runs.started(ALICE, "its end was lost")
+        runs.started(ALICE, an_id("its end was lost"))
         await asyncio.sleep(0.5)
         now[0] += LONGEST_SECONDS + 1
         await free_again(runs, ALICE)
@@ -278,8 +348,8 @@ async def test_no_run_is_kept_on_the_count_for_ever(store: RedisStore) -> None:
 
 async def test_after_a_lost_gateway_its_runs_are_forgotten(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1, live_ms=300)) as runs:
-        await start(runs, ALICE, "lost")
-        runs.started(ALICE, "lost")
+        await start(runs, ALICE, an_id("lost"))
+        runs.started(ALICE, an_id("lost"))
         runs.forget_live()
         await free_again(runs, ALICE)
 
@@ -289,12 +359,16 @@ async def test_without_redis_nothing_starts_and_nothing_breaks() -> None:
         RedisStore(RedisOptions(f"redis://127.0.0.1:{free_port()}")) as away,
         telling(runs_of(away, live_ms=100)) as runs,
     ):
-        for asked in (runs.claim(ALICE, "a"), runs.require_own(ALICE, "a"), runs.admit(ALICE, "a")):
+        for asked in (
+            runs.claim(ALICE, an_id("a")),
+            runs.require_own(ALICE, an_id("a")),
+            runs.admit(ALICE, an_id("a")),
+        ):
             with pytest.raises(StorageAway):
                 await asked
-        runs.started(ALICE, "told")
-        await runs.require_own(ALICE, "told")
-        runs.ended(ALICE, "told")
+        runs.started(ALICE, an_id("told"))
+        await runs.require_own(ALICE, an_id("told"))
+        runs.ended(ALICE, an_id("told"))
         await asyncio.sleep(0.3)
 
 
@@ -304,15 +378,15 @@ async def test_an_end_that_came_while_redis_was_away_is_told_once_it_is_back(tmp
         RedisStore(RedisOptions(engines.redis_url)) as own,
         telling(runs_of(own, limit=1)) as runs,
     ):
-        await start(runs, ALICE, "long")
-        runs.started(ALICE, "long")
+        await start(runs, ALICE, an_id("long"))
+        runs.started(ALICE, an_id("long"))
         await asyncio.sleep(0.1)
         os.kill(engines.pids["redis"], signal.SIGKILL)
-        runs.ended(ALICE, "long")
+        runs.ended(ALICE, an_id("long"))
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(StorageAway, TooManyRuns):
-                    await start(runs, ALICE, "next")
+                    await start(runs, ALICE, an_id("next"))
                     break
                 await asyncio.sleep(0.05)
 
@@ -350,66 +424,63 @@ class Asked:
 
 async def test_before_a_turn_is_refused_the_gateway_is_asked_what_lives(store: RedisStore) -> None:
     asked = Asked(store)
-    for run in ("dead", "alive"):
-        await start(asked.runs, ALICE, run)
+    for word in ("dead", "alive"):
+        await start(asked.runs, ALICE, an_id(word))
     assert asked.of == [], "nobody asks while there is room"
     asked.later()
-    asked.living = ["alive", "unknown"]
-    assert await start(asked.runs, ALICE, "next")
+    asked.living = [an_id("alive"), "unknown"]
+    assert await start(asked.runs, ALICE, an_id("next"))
     assert asked.of == [ALICE]
-    assert not await start(asked.runs, ALICE, "alive"), "it lives, and is counted"
+    assert not await start(asked.runs, ALICE, an_id("alive")), "it lives, and is counted"
     asked.later()
-    asked.living = ["alive", "next"]
+    asked.living = [an_id("alive"), an_id("next")]
     with pytest.raises(TooManyRuns):
-        await start(asked.runs, ALICE, "one more")
+        await start(asked.runs, ALICE, an_id("one more"))
 
 
 async def test_what_began_just_now_may_not_be_listed_yet(store: RedisStore) -> None:
     asked = Asked(store, limit=1)
-    await start(asked.runs, ALICE, "young")
+    await start(asked.runs, ALICE, an_id("young"))
     with pytest.raises(TooManyRuns):
-        await start(asked.runs, ALICE, "next")
+        await start(asked.runs, ALICE, an_id("next"))
     asked.later()
-    assert await start(asked.runs, ALICE, "next")
+    assert await start(asked.runs, ALICE, an_id("next"))
 
 
 async def test_runs_on_another_gateway_and_of_another_user_stay_counted(store: RedisStore) -> None:
     asked, elsewhere = Asked(store, limit=1), runs_of(store, gateway="other", limit=1)
     elsewhere._clock = lambda: asked.now
-    await start(elsewhere, ALICE, "there")
-    await start(asked.runs, BOB, "bobs")
+    await start(elsewhere, ALICE, an_id("there"))
+    await start(asked.runs, BOB, an_id("bobs"))
     asked.later()
     with pytest.raises(TooManyRuns):
-        await start(asked.runs, ALICE, "next")
-    assert not await start(asked.runs, BOB, "bobs")
+        await start(asked.runs, ALICE, an_id("next"))
+    assert not await start(asked.runs, BOB, an_id("bobs"))
 
 
 async def test_a_gateway_that_cannot_tell_frees_nothing(store: RedisStore) -> None:
     asked = Asked(store, limit=1)
-    await start(asked.runs, ALICE, "lost")
+    await start(asked.runs, ALICE, an_id("lost"))
     for living, fails in ((None, False), ((), True)):
         asked.later()
         asked.living, asked.fails = living, fails
         with pytest.raises(TooManyRuns):
-            await start(asked.runs, ALICE, "next")
+            await start(asked.runs, ALICE, an_id("next"))
     assert asked.of == [ALICE, ALICE]
 
 
 async def test_of_one_user_it_is_asked_rarely(store: RedisStore) -> None:
     asked = Asked(store, limit=1)
-    asked.living = ["long"]
-    for slug in (ALICE, BOB):
-        await start(asked.runs, slug, "long")
-        asked.living = ["long", asked.runs._mapped(BOB, "long")]
+    asked.living = [(await asked.runs.begin(slug, an_id("long")))[0] for slug in (ALICE, BOB)]
     asked.later()
     for _ in range(10):
         for slug in (ALICE, BOB):
             with pytest.raises(TooManyRuns):
-                await start(asked.runs, slug, "next")
+                await start(asked.runs, slug, an_id("next"))
     assert asked.of == [ALICE, BOB]
     asked.now += ASK_SECONDS
     with pytest.raises(TooManyRuns):
-        await start(asked.runs, ALICE, "next")
+        await start(asked.runs, ALICE, an_id("next"))
     assert asked.of == [ALICE, BOB, ALICE]
 
 
@@ -423,7 +494,7 @@ async def test_of_those_it_was_asked_for_only_the_latest_are_remembered(store: R
 
 async def test_the_last_ends_are_told_when_the_sidecar_stops(store: RedisStore) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
-        await start(runs, ALICE, "last")
+        await start(runs, ALICE, an_id("last"))
         await asyncio.sleep(0)
-        runs.ended(ALICE, "last")
-    assert await start(runs_of(store, limit=1), ALICE, "next")
+        runs.ended(ALICE, an_id("last"))
+    assert await start(runs_of(store, limit=1), ALICE, an_id("next"))

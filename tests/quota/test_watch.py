@@ -11,9 +11,10 @@ import pytest
 
 from sidecar.domain.namespace import Layout
 from sidecar.errors import TooManyRuns
+from sidecar.quota.runs import NOBODY
 from sidecar.quota.watch import MOST_RUNS, MOST_SESSIONS, Watch
 from sidecar.storage.redis import RedisStore
-from tests.quota.test_runs import ALICE, counts, free_again, runs_of, telling
+from tests.quota.test_runs import ALICE, an_id, counts, free_again, runs_of, telling
 
 KEY = f"agent:{ALICE}:main"
 CHILD = f"agent:{ALICE}:subagent:3f2b"
@@ -94,15 +95,15 @@ RENAMED = [
 async def test_at_a_tales_end_nothing_counts(store: RedisStore, tale: Sequence[bytes]) -> None:
     async with telling(runs_of(store, limit=1)) as runs:
         watch = Watch(runs, Layout())
-        for run_id in ("r", "r2"):
+        for run_id in (an_id("r"), an_id("r2")):
             await runs.begin(ALICE, run_id)
             for event in tale:
                 watch.hear(event.replace(b'"r"', f'"{run_id}"'.encode()))
             runs.silent(ALICE, run_id)  # whatever was begun without a word of it
             await free_again(runs, ALICE)
-            runs.ended(ALICE, f"probe-of-{ALICE}")
+            runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
             await free_again(runs, ALICE)
-            runs.ended(ALICE, f"probe-of-{ALICE}")
+            runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
             await asyncio.sleep(0.1)
 
 
@@ -119,9 +120,10 @@ async def test_what_is_over_by_a_users_own_connection_is_not_begun_by_a_late_wor
     """Another run keeps the session busy, so that the word of its begin cannot be known for an old one."""
     async with telling(runs_of(store, limit=1)) as runs:
         watch = Watch(runs, Layout())
-        await runs.begin(ALICE, "queued")
-        runs.ended(ALICE, "queued")
-        watch.hear(change(phase="start", runId="queued", **named("other")))
+        queued = an_id("queued")
+        await runs.begin(ALICE, queued)
+        runs.ended(ALICE, queued)
+        watch.hear(change(phase="start", runId=queued, **named("other")))
         await free_again(runs, ALICE)
 
 
@@ -148,8 +150,19 @@ async def test_a_list_of_sessions_tells_of_what_lives(store: RedisStore) -> None
         ]
         assert watch.look(rows) == [(ALICE, KEY), (ALICE, CHILD), (ALICE, f"{KEY}-2")]
         await counts(runs, ALICE)
+        assert runs._live["operators"] == NOBODY
         watch.hear(change(reason="agent.input.settled", **IDLE))
         await free_again(runs, ALICE)
+
+
+@pytest.mark.parametrize("word", [{"reason": "send", **named("r")}, {"phase": "start", "runId": "r", **BUSY}])
+async def test_what_an_operators_agent_runs_is_noted_as_nobodys(store: RedisStore, word: Word) -> None:
+    runs = runs_of(store)
+    watch = Watch(runs, Layout())
+    assert watch.hear(change("agent:main:main", **word)) is None
+    assert runs._live == {"r": NOBODY}
+    assert watch.hear(change("agent:main:main", phase="end", runId="r", **IDLE)) is None
+    assert runs._live == {}
 
 
 async def test_with_the_gateway_everything_is_forgotten(store: RedisStore) -> None:
