@@ -77,7 +77,7 @@ class Stream:
         self._sock = sock
         self._caller = caller
         self._order = order
-        self._run = str(uuid.uuid4())
+        self._run = uuid.uuid4().hex
         self._seq = seq
         params = {
             "sessionKey": f"agent:{caller.agent}:main",

@@ -12,7 +12,7 @@ Row = dict[str, float | str]
 Progress = Callable[[str], None]
 
 SOLO = ["b"]
-"""The login of the one who streams alone: short, so that an event of 300 bytes has room for what it must say."""
+"""The login of the one who streams alone: short, so that an event of 350 bytes has room for what it must say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Plan:
     streams: int = 4
     """Runs per measurement of a relay."""
 
-    events: dict[int, int] = field(default_factory=lambda: {300: 50_000, 2048: 15_000, 20_480: 1500})
+    events: dict[int, int] = field(default_factory=lambda: {350: 50_000, 2048: 15_000, 20_480: 1500})
     """Size of an event in bytes → events per run."""
 
     paced_events: int = 1500
@@ -36,7 +36,7 @@ class Plan:
 QUICK = Plan(
     rounds=1,
     streams=1,
-    events={300: 5000, 2048: 2000, 20_480: 200},
+    events={350: 5000, 2048: 2000, 20_480: 200},
     paced_events=200,
     requests=100,
     users=20,

@@ -114,7 +114,7 @@ async def serving(
         status = Status(verifier.verify, environments.find, doors.get, telemetry.report)
         url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health, status))
         metrics_url = await _listen(
-            stack, settings.server.host, settings.server.metrics_port, _metrics_routes(telemetry)
+            stack, settings.server.host, settings.server.metrics_port, _operators_routes(telemetry, health)
         )
         try:
             yield App(url, metrics_url, house, telemetry, engines, doors)
@@ -326,11 +326,11 @@ def _routes(house: House, health: Health, status: Status) -> list[web.RouteDef]:
     ]
 
 
-def _metrics_routes(telemetry: Telemetry) -> list[web.RouteDef]:
+def _operators_routes(telemetry: Telemetry, health: Health) -> list[web.RouteDef]:
     async def metrics(request: web.Request) -> web.Response:  # noqa: ARG001 - an aiohttp handler
         return web.Response(body=telemetry.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    return [web.get("/metrics", metrics)]
+    return [web.get("/metrics", metrics), web.get("/readyz", health.explained)]
 
 
 async def _listen(stack: contextlib.AsyncExitStack, host: str, port: int, routes: list[web.RouteDef]) -> str:

@@ -191,7 +191,13 @@ class GatewayAway(Outage):
 
 
 class GatewayOpen(Outage):
+    """An operator has to close the gateway, or the agent, first."""
+
     detail_code = "GATEWAY_OPEN"
+
+
+DENIALS = (Refusal, GatewayOpen)
+"""What is audited: somebody was kept from something, though nothing was away."""
 
 
 class StorageAway(Outage):

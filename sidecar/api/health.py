@@ -1,4 +1,8 @@
-"""`/healthz`: this process turns its loop. `/readyz`: a user who comes now is served, and if not, why."""
+"""`/healthz`: this process turns its loop. `/readyz`: a user who comes now is served, and if not, why.
+
+Why not names gateways, their versions and settings: that is for operators, on the listener of the metrics. Everybody else is told
+which kind of thing is waited for.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +33,29 @@ class Check:
 class Health:
     def __init__(self, checks: Callable[[], list[Check]]) -> None:
         self._checks = checks
-        self._kept: tuple[float, bool, dict[str, object]] | None = None
+        self._kept: tuple[float, bool, dict[str, Mapping[str, object]]] | None = None
         self.draining = False
 
     async def alive(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
         return web.json_response({"ok": True})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
-        """200 or 503 with `{"ready", "checks": {name: {"ok", "why"?, "doubt"?}}}`."""
+        """For everybody: 200 or 503 with `{"ready", "checks": {name: {"ok"}}, "why"?}`, of what is required."""
+        required = {check.name for check in self._checks() if check.required}
         ready, lines = await self._state()
+        return self._told(ready, {name: {"ok": line["ok"]} for name, line in lines.items() if name in required})
+
+    async def explained(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an aiohttp handler
+        """For operators: 200 or 503 with `{"ready", "checks": {name: {"ok", "why"?, "doubt"?}}, "why"?}`."""
+        return self._told(*await self._state())
+
+    def _told(self, ready: bool, lines: Mapping[str, object]) -> web.Response:
         body: dict[str, object] = {"ready": ready and not self.draining, "checks": lines}
         if self.draining:
             body["why"] = "draining"
         return web.json_response(body, status=200 if body["ready"] else 503)
 
-    async def _state(self) -> tuple[bool, dict[str, object]]:
+    async def _state(self) -> tuple[bool, dict[str, Mapping[str, object]]]:
         now = asyncio.get_running_loop().time()
         if self._kept is None or now - self._kept[0] > KEPT_SECONDS:
             checks = self._checks()

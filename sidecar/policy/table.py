@@ -18,6 +18,7 @@ class PolicyError(ValueError):
 
 
 ROLES = frozenset({"administrator", "user", "guest"})
+GUEST = frozenset({"guest"})
 
 
 class Class(enum.StrEnum):
@@ -71,6 +72,9 @@ class MethodRow:
     as_admin: bool = False
     """The gateway asks for admin: executed on the sidecar's own connection, and audited."""
 
+    counts: bool = False
+    """As admin: it counts as a run until it is answered."""
+
     starts_run: bool = False
     starts_when: tuple[str, ...] = ()
     """It starts a run only if the client gives one of these; empty: always."""
@@ -94,6 +98,12 @@ class MethodRow:
     roles: frozenset[str] = ROLES
     profile: bool = False
     """It holds where the gateway knows each user as one: behind a shared secret all are its owner."""
+
+    profile_params: frozenset[str] = frozenset()
+    """Parameters of which the same is true: elsewhere they are taken out."""
+
+    not_for_guests: frozenset[str] = frozenset()
+    """Parameters that have no rule for who only is a guest."""
 
     since: str = ""
     until: str = ""
@@ -157,6 +167,9 @@ class Table:
     events: Mapping[str, EventRow]
     allowed_commands: frozenset[str]
     closed_commands: frozenset[str]
+    users_commands: frozenset[str] = frozenset()
+    """Of the allowed ones, those that guests may not."""
+
     observed: str = ""
     """The versions where rows were seen to do what they say."""
 
@@ -174,22 +187,40 @@ class Table:
         row = self.methods.get(name)
         return row is not None and (row.otherwise is not None or not row.roles.isdisjoint(roles))
 
+    def knows_method(self, name: str) -> bool:
+        """Is it a method of these gateways, open or denied, and no word of a client's?"""
+        return name in self.methods or name in self.denied_methods
+
     def passes_event(self, name: str) -> bool:
         return name in self.events or name == "connect.challenge"
 
     def without_profiles(self) -> Table:
         """The same for a gateway that takes all users for its owner."""
         kept = {
-            name: MethodRow(name, answer=row.otherwise) if row.profile else row
+            name: MethodRow(name, answer=row.otherwise) if row.profile else _dropping(row, row.profile_params)
             for name, row in self.methods.items()
             if not row.profile or row.otherwise is not None
         }
         return replace(self, methods=kept)
 
+    def for_guests(self) -> Table:
+        """The same for who only is a guest."""
+        fewer = {
+            name: replace(row, params={one: row.params[one] for one in row.params if one not in row.not_for_guests})
+            for name, row in self.methods.items()
+            if row.not_for_guests
+        }
+        allowed = self.allowed_commands - self.users_commands
+        return replace(self, methods={**self.methods, **fewer}, allowed_commands=allowed)
+
     def kinds(self) -> frozenset[str]:
         """Kinds of objects whose owners are learned."""
         learned = [row.learns for row in self.methods.values()] + [row.learns for row in self.events.values()]
         return frozenset(kind for kinds in learned for kind in kinds)
+
+
+def _dropping(row: MethodRow, params: Collection[str]) -> MethodRow:
+    return replace(row, params={**row.params, **dict.fromkeys(params, Rule.DROP)}) if params else row
 
 
 def month_of(version: str) -> tuple[int, int] | None:
@@ -210,6 +241,7 @@ def read_table(source: bytes) -> Table:
             events={name: _named(name, row, _event) for name, row in raw["events"].items()},
             allowed_commands=frozenset(commands["allowed"]),
             closed_commands=frozenset(commands["closed"]),
+            users_commands=frozenset(commands.get("users", ())),
             observed=str(gateway.get("observed", "")),
             denied_methods=dict(denied.get("methods", {})),
             denied_events=dict(denied.get("events", {})),
@@ -255,7 +287,7 @@ def _named(name: str, row: Any, read: Callable[[str, Any], _Row]) -> _Row:
 _METHOD_WORDS = frozenset(
     {
         "params", "force", "unless", "set", "response", "rows", "own", "without", "fields", "learns", "answer", "otherwise",
-        "as_admin", "starts_run", "starts_when", "run", "resets", "profile", "until",
+        "as_admin", "counts", "starts_run", "starts_when", "run", "resets", "profile", "profile_params", "not_for_guests", "until",
         "responses", "scope", "roles", "since", "observed",
     }
 )  # fmt: skip
@@ -291,6 +323,7 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
         answer=row.get("answer"),
         otherwise=row.get("otherwise"),
         as_admin=bool(row.get("as_admin", False)),
+        counts=bool(row.get("counts", False)),
         starts_run=starts_run,
         starts_when=_places(row.get("starts_when", ())),
         run=run,
@@ -299,6 +332,8 @@ def _method(name: str, row: Mapping[str, Any]) -> MethodRow:
         scope=scope,
         roles=roles,
         profile=bool(row.get("profile", False)),
+        profile_params=_some_of(params, row.get("profile_params", ())),
+        not_for_guests=_some_of(params, row.get("not_for_guests", ())),
         since=row.get("since", ""),
         until=row.get("until", ""),
         observed=row.get("observed", ""),
@@ -336,6 +371,12 @@ def _refuse_unknown(name: str, row: Mapping[str, Any], words: frozenset[str]) ->
     unknown = set(row) - words
     if unknown:
         raise PolicyError(f"{name}: {', '.join(sorted(unknown))}")
+
+
+def _some_of(params: Collection[str], written: Sequence[str]) -> frozenset[str]:
+    if not set(written) <= set(params):
+        raise ValueError(f"no such parameters: {', '.join(sorted(set(written) - set(params)))}")
+    return frozenset(written)
 
 
 def _places(written: str | Sequence[str]) -> tuple[str, ...]:

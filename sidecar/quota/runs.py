@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import hashlib
 import hmac
 import re
@@ -23,8 +24,8 @@ from sidecar.errors import ForeignKey, SidecarError, StorageAway, TooManyRuns
 CLAIM_MS = 24 * 3600 * 1000
 """How long the id of a run stays its user's: longer than a gateway remembers it."""
 
-WISH_MS = 3600 * 1000
-"""The same for an id of which no run was heard: what was asked for and never ran must not fill Redis for a day."""
+WISH_MS = 120_000
+"""The same for an id that the gateway has not taken: what was asked for and never ran must not fill Redis."""
 
 LIVE_MS = 180_000
 """A run that nobody hears of any more stops counting after this; while it is known to live, it is renewed."""
@@ -48,8 +49,24 @@ _RANDOM_ID = re.compile(r"(?:run-)?[0-9a-f-]{32,64}")
 """What a client may give a run as its id upstream: a UUID, or one of ours. Others may be ids that a gateway makes for work of its
 own by a rule (`agent:…:subagent:…`, `announce:…`), and nobody shall have guessed those before."""
 
+ACT = "act-"
+"""What the sidecar's own connection does and no gateway lists as a run, though it takes a place in the gateway's lane, counts under
+such an id until it is answered, or for `LIVE_MS` more where its connection ended before."""
+
 LAST_SECONDS = 2.0
 """For what is still to be told to Redis at the end."""
+
+
+class Word(enum.Enum):
+    """What is heard of a run."""
+
+    TAKEN = enum.auto()
+    BEGAN = enum.auto()
+    ENDED = enum.auto()
+
+
+_Heard = tuple[Word, str, str]
+"""Of which slug and run id."""
 
 
 class Admission(Protocol):
@@ -106,8 +123,8 @@ class Runs:
         self._over: dict[tuple[str, str], None] = {}
         """Runs that ended (slug, run id), the latest last: a gateway may tell of their begin later."""
 
-        self._heard: deque[tuple[bool, str, str]] = deque()
-        """What is still to be told to Redis: (ended?, slug, run id)."""
+        self._heard: deque[_Heard] = deque()
+        """What is still to be told to Redis."""
 
         self._news = asyncio.Event()
         self._asked_at: dict[str, float] = {}
@@ -174,8 +191,12 @@ class Runs:
     async def _admission(self, slug: str, run_id: str) -> Admission:
         options = self._options
         return await self._store.admit_run(
-            slug, self.gateway_id, run_id, options.concurrent_runs, options.live_ms, self._now_ms()
+            slug, self._list(run_id), run_id, options.concurrent_runs, options.live_ms, self._now_ms()
         )
+
+    def _list(self, run_id: str) -> str:
+        """Where it is counted: acts beside the runs, of which the gateway says which live."""
+        return f"{self.gateway_id}:acts" if run_id.startswith(ACT) else self.gateway_id
 
     async def _forget_dead(self, slug: str) -> int:
         """Ask the gateway before a turn is refused: ends that nobody heard, since gateway or sidecar were away, count no more.
@@ -195,12 +216,16 @@ class Runs:
             return 0
         return 0 if living is None else await self._store.release_dead_runs(slug, self.gateway_id, living, untouched)
 
+    def taken(self, slug: str, run_id: str) -> None:
+        """The gateway took the request for this run, which may still wait in its lane: its id stays the user's."""
+        self._tell(Word.TAKEN, slug, run_id)
+
     def started(self, slug: str, run_id: str) -> None:
         """The gateway says that a run of this user's agent lives, whoever started it: its id is the user's from now on."""
         if run_id not in self._live and (slug, run_id) not in self._over:
             self._live[run_id] = slug
             self._since[run_id] = self._clock()
-            self._tell(False, slug, run_id)
+            self._tell(Word.BEGAN, slug, run_id)
 
     def ended(self, slug: str, run_id: str) -> None:
         """The gateway says that a run ended; taken off the count by `run()`."""
@@ -213,7 +238,20 @@ class Runs:
         """As far as one can tell the run is over: as `ended`, but it counts again once it is heard of again."""
         if self._live.get(run_id) == slug:
             del self._live[run_id], self._since[run_id]
-        self._tell(True, slug, run_id)
+        self._tell(Word.ENDED, slug, run_id)
+
+    @contextlib.contextmanager
+    def holding(self, slug: str, act: str) -> Iterator[None]:
+        """Keep an act, if it is one that counts, on the count while it goes on."""
+        if not act:
+            yield
+            return
+        self._live[act], self._since[act] = slug, self._clock()
+        try:
+            yield
+        finally:
+            self._live.pop(act, None)
+            self._since.pop(act, None)
 
     def forget_live(self) -> None:
         """The gateway is lost: what still runs there will be heard of again, the rest ends by itself."""
@@ -230,8 +268,8 @@ class Runs:
                 async with asyncio.timeout(LAST_SECONDS):
                     await self._all_told(self._heard)
 
-    def _tell(self, ended: bool, slug: str, run_id: str) -> None:
-        self._heard.append((ended, slug, run_id))
+    def _tell(self, word: Word, slug: str, run_id: str) -> None:
+        self._heard.append((word, slug, run_id))
         self._news.set()
 
     async def _tell_and_renew(self) -> None:
@@ -255,7 +293,7 @@ class Runs:
             for _ in heard:
                 self._heard.popleft()
 
-    async def _all_told(self, heard: Iterable[tuple[bool, str, str]]) -> bool:
+    async def _all_told(self, heard: Iterable[_Heard]) -> bool:
         """False where Redis is away; telling it again does no harm."""
         outcomes = await asyncio.gather(*self._told(heard), return_exceptions=True)
         for outcome in outcomes:
@@ -263,28 +301,28 @@ class Runs:
                 raise outcome
         return not any(isinstance(outcome, StorageAway) for outcome in outcomes)
 
-    def _told(self, heard: Iterable[tuple[bool, str, str]]) -> Iterator[Awaitable[object]]:
+    def _told(self, heard: Iterable[_Heard]) -> Iterator[Awaitable[object]]:
         """In the order heard, for one round trip. A run that began counts, whoever began it; it is never refused any more."""
-        for ended, slug, run_id in heard:
-            if not ended:
+        for word, slug, run_id in heard:
+            if word is not Word.ENDED:
                 yield self._store.claim_run(self.gateway_id, run_id, slug, CLAIM_MS)
             if slug == NOBODY:
                 continue
-            if ended:
-                yield self._store.release_run(slug, self.gateway_id, run_id)
-            else:
+            if word is Word.ENDED:
+                yield self._store.release_run(slug, self._list(run_id), run_id)
+            elif word is Word.BEGAN:
                 yield self._store.admit_run(slug, self.gateway_id, run_id, 0, self._options.live_ms, self._now_ms())
 
     async def _renew(self) -> None:
-        by_slug: dict[str, list[str]] = {}
+        lists: dict[tuple[str, str], list[str]] = {}
         for run_id, slug in list(self._live.items()):
             if self._clock() - self._since[run_id] > LONGEST_SECONDS:
                 del self._live[run_id], self._since[run_id]
             elif slug != NOBODY:
-                by_slug.setdefault(slug, []).append(run_id)
-        for slug, run_ids in by_slug.items():
+                lists.setdefault((slug, self._list(run_id)), []).append(run_id)
+        for (slug, place), run_ids in lists.items():
             try:
-                await self._store.renew_runs(slug, self.gateway_id, run_ids, self._options.live_ms, self._now_ms())
+                await self._store.renew_runs(slug, place, run_ids, self._options.live_ms, self._now_ms())
             except StorageAway:
                 return
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.errors import ForeignKey, GatewayAway, MalformedFrame, Refusal, SidecarError, TooManyRequests
+from sidecar.errors import DENIALS, ForeignKey, GatewayAway, MalformedFrame, SidecarError, TooManyRequests
 from sidecar.policy import requests
 from sidecar.policy.own import NOTHING
 from sidecar.policy.responses import error_of_gateway, filtered
@@ -33,7 +33,7 @@ from sidecar.wire.wire import Wire
 
 QUEUE_FRAMES = 64
 QUEUE_BYTES = 4 * 1024 * 1024
-DENIALS = 50
+MOST_DENIALS = 50
 DENIAL_SECONDS = 0.2
 """After so many denials each further one takes this long: a flood must not fill the audit log, the disk or Redis."""
 
@@ -96,7 +96,7 @@ class Connection:
 
     def denied(self, method: str, error: SidecarError, request_id: str) -> None:
         self.denials += 1
-        known = method if self.scope.table.passes_method(method) else "unknown"
+        known = method if self.scope.table.knows_method(method) else "unknown"
         self.report(
             Denied(self.scope.connection_id, self.scope.principal.user_id, known, error.detail_code, request_id[:64])
         )
@@ -114,7 +114,9 @@ class Connection:
         task.add_done_callback(self._task_ended)
 
     async def _act_as_admin(self, request: Request, params: dict[str, Any]) -> None:
-        answer = await self.errands.as_admin(request.method, params, request.id)
+        scope = self.scope
+        with scope.runs.holding(scope.namespace.slug, scope.pending[request.id].new_run):
+            answer = await self.errands.as_admin(request.method, params, request.id)
         self.client.send(self.down.answered(request.id, answer))
 
     def pause_gateway(self, paused: bool) -> None:
@@ -175,7 +177,7 @@ class _ClientLeg:
             raw = self._queue.popleft()
             denials = self._connection.denials
             await self._one(raw)
-            if self._connection.denials > max(denials, DENIALS):
+            if self._connection.denials > max(denials, MOST_DENIALS):
                 await asyncio.sleep(DENIAL_SECONDS)
             self._queued_bytes -= len(raw)
             if self._paused and len(self._queue) <= QUEUE_FRAMES // 2 and self._queued_bytes <= QUEUE_BYTES // 2:
@@ -198,7 +200,7 @@ class _ClientLeg:
         try:
             sent = await self._decided(request)
         except SidecarError as error:
-            if isinstance(error, Refusal):
+            if isinstance(error, DENIALS):
                 connection.denied(request.method, error, request.id)
             connection.client.send(frames.refusal(request.id, error))
             return
@@ -314,8 +316,11 @@ class _GatewayLeg(EventPath):
         run_id = payload.get(pending.row.run) if pending.row.run and isinstance(payload, dict) else None
         if isinstance(run_id, str):  # the gateway has chosen it: it takes the place of the one that was counted
             scope.runs.started(scope.namespace.slug, run_id)
-        if pending.new_run and (pending.row.run or frame.get("ok") is not True or status not in _LIVE):
-            scope.runs.ended(scope.namespace.slug, pending.new_run)
+        if pending.new_run:
+            if pending.row.run or frame.get("ok") is not True or status not in _LIVE:
+                scope.runs.ended(scope.namespace.slug, pending.new_run)
+            else:
+                scope.runs.taken(scope.namespace.slug, pending.new_run)
         if isinstance(payload, dict) and payload.get("aborted") is True:
             # A run that is aborted before its first event has no last one either (2026.9.6).
             for run_id in _texts(payload.get("runIds")):

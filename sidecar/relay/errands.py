@@ -5,6 +5,7 @@ Everything here waits for somebody: Redis, or the sidecar's own connection to th
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from sidecar.policy import resets
 from sidecar.policy.requests import Claimed, Forward, replaced
 from sidecar.policy.responses import error_of_gateway
 from sidecar.protocol import frames
+from sidecar.quota.runs import ACT
 from sidecar.relay.scope import Scope
 from sidecar.telemetry.facts import ActedAsAdmin, Report, RunAdmitted
 
@@ -45,10 +47,14 @@ class Errands:
         return run_id
 
     async def begun(self, decision: Forward, params: dict[str, Any], request_id: str) -> tuple[dict[str, Any], str]:
-        """Count in the run that the request starts, if it starts one, and empty its session, if the message says so.
+        """Count in the run that the request starts, or the act that counts as one; empty its session, if the message says so.
 
         The parameters with the run's id upstream, and that id where it is counted for this request. Raises SidecarError.
         """
+        if decision.row.counts:
+            act = f"{ACT}{secrets.token_hex(16)}"
+            await self._scope.runs.admit(self._scope.namespace.slug, act)
+            return params, act
         if decision.new_run is None:
             return params, ""
         run_id, counted = await self._admitted(decision.new_run)

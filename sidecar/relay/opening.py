@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sidecar.domain.principal import Principal
-from sidecar.errors import MalformedFrame, Refusal, SidecarError, TokenRefused
+from sidecar.errors import DENIALS, MalformedFrame, SidecarError, TokenRefused
 from sidecar.gateways.greeting import Upstream
 from sidecar.identity.carriers import Credential, agreed_token, credential_from_connect
 from sidecar.policy.requests import Patched
 from sidecar.policy.shared import is_open
+from sidecar.policy.table import GUEST
 from sidecar.protocol import frames
 from sidecar.protocol.handshake import GUEST_SCOPES, read_connect, rewrite_hello
 from sidecar.protocol.requests import Request, decode
@@ -69,7 +70,7 @@ async def open_scope(
             raise MalformedFrame("the first request is connect")
         return await _greeted(socket, request, rooms, known)
     except SidecarError as error:
-        if isinstance(error, Refusal) and not isinstance(error, TokenRefused):
+        if isinstance(error, DENIALS) and not isinstance(error, TokenRefused):
             rooms.report(Denied(socket.connection_id, caller, "connect", error.detail_code, request.id[:64]))
         socket.wire.send(frames.refusal(request.id, error))
         socket.wire.close(error.close_code, error.message)
@@ -89,7 +90,7 @@ async def _greeted(socket: Socket, request: Request, rooms: Rooms, admitted: Cal
     environment, namespace = home.environment, home.namespace
     open_in = namespace.adopt_existing(hello.session_key) if hello.session_key else namespace.main
     door = rooms.door(environment.gateway_id)
-    table = door.require()
+    table = door.require() if principal.roles - GUEST else door.require().for_guests()
     if principal.roles <= {"guest"}:
         hello = replace(hello, scopes=tuple(scope for scope in hello.scopes if scope in GUEST_SCOPES))
     upstream = await door.greet(namespace.slug, hello, first_time=environment.provisioned_at is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,12 @@ class RunLedger(Protocol):
     async def begin(self, slug: str, run_id: str) -> tuple[str, bool]: ...
 
     async def require_own(self, slug: str, run_id: str) -> str: ...
+
+    async def admit(self, slug: str, run_id: str) -> bool: ...
+
+    def holding(self, slug: str, act: str) -> contextlib.AbstractContextManager[None]: ...
+
+    def taken(self, slug: str, run_id: str) -> None: ...
 
     def started(self, slug: str, run_id: str) -> None: ...
 

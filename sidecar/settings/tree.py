@@ -57,7 +57,8 @@ class Server(Section):
         description="Where people reach the sidecar; browser pages from here may connect.",
     )
     metrics_port: Port = Field(
-        default=9464, description="Port of a listener of its own for /metrics; 0 takes any free one."
+        default=9464,
+        description="Port of a listener of its own for /metrics and for what /readyz waits for; 0 takes any free one.",
     )
     allowed_origins: tuple[Origin, ...] = Field(
         default=(), description="Origins of other browser pages that may connect, besides `public_url`."

@@ -43,6 +43,7 @@ class Run:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self.ready_url = f"http://127.0.0.1:{metrics_port}/readyz"
 
     async def ended(self) -> tuple[int, str]:
         async with asyncio.timeout(60):
@@ -87,8 +88,11 @@ async def test_without_anybody_behind_it_is_alive_but_not_ready_and_says_why(tmp
         async with session.get(run.url + "/readyz") as ready:
             body = await ready.json()
             assert ready.status == 503
-        assert body["ready"] is False
-        checks = body["checks"]
+        works = {"postgres": True, "redis": True, "issuers": False, "gateways": False}
+        assert body == {"ready": False, "checks": {name: {"ok": ok} for name, ok in works.items()}}
+        async with session.get(run.ready_url) as explained:
+            checks = (await explained.json())["checks"]
+            assert explained.status == 503
         assert {name for name, check in checks.items() if check["ok"]} == {"postgres", "redis"}
         assert checks["issuers"]["why"]
         assert checks["gateways"]["why"].startswith("away: the gateway does not answer")

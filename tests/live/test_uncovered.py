@@ -67,7 +67,7 @@ async def standing(
 
 
 async def readiness(app: App) -> tuple[int, dict[str, Any]]:
-    async with aiohttp.ClientSession() as session, session.get(f"{app.url}/readyz") as answer:
+    async with aiohttp.ClientSession() as session, session.get(f"{app.metrics_url}/readyz") as answer:
         return answer.status, await answer.json()
 
 

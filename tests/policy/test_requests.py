@@ -463,6 +463,28 @@ def test_who_may_not_call_may_be_answered_something_harmless() -> None:
     assert TABLE.passes_method("users.self")
 
 
+def test_behind_a_shared_secret_a_session_is_created_without_its_id() -> None:
+    """The gateway keeps a short list of them for each profile, and there all users are one."""
+    created = decide("sessions.create", {"idempotencyKey": "k"}, BOB, TABLE.without_profiles(), new_id=ids())
+    assert isinstance(created, Forward)
+    assert created.params == {"agentId": "u-bob"}
+
+
+@pytest.mark.parametrize("word", ["succeedsParent", "emitCommandHooks"])
+def test_a_guest_has_fewer_parameters(word: str) -> None:
+    params = {"parentSessionKey": "main", word: True}
+    assert isinstance(decide("sessions.create", params, BOB, TABLE, new_id=ids()), Forward)
+    with pytest.raises(MethodRefused, match=word):
+        decide("sessions.create", params, BOB, TABLE.for_guests(), new_id=ids())
+
+
+def test_a_guest_has_fewer_commands() -> None:
+    assert isinstance(decide("chat.send", {"message": "/compact"}, BOB, TABLE, new_id=ids()), Forward)
+    with pytest.raises(MethodRefused, match="/compact"):
+        decide("chat.send", {"message": "/compact"}, BOB, TABLE.for_guests(), new_id=ids())
+    assert isinstance(decide("chat.send", {"message": "/stop"}, BOB, TABLE.for_guests(), new_id=ids()), Forward)
+
+
 def test_a_path_stays_inside() -> None:
     assert asked("x.many", path="notes/a.md").params["path"] == "notes/a.md"
     with pytest.raises(ForeignKey):

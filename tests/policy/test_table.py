@@ -151,6 +151,10 @@ def test_versions(version: str, covered: bool) -> None:
         (altered('sessionKey = "existing-key"', 'sessionKey = "pass"'), "chat.history: only a key"),
         (altered('sessionKey = "existing-key"', 'sessionKey = "own:run"'), "chat.history: only a key"),
         (altered("starts_run = true", ""), "chat.send: what starts a run"),
+        (
+            altered("starts_run = true", 'starts_run = true\nnot_for_guests = ["nothing"]'),
+            "chat.send: no such parameters: nothing",
+        ),
         (altered('response = "own-session"', "starts_run = true"), "chat.history: what starts a run"),
         (altered('[methods."cron.list"]\nanswer = { jobs = [] }', '[methods]\n"cron.list" = 7'), "cron.list: "),
     ],
@@ -184,6 +188,7 @@ def test_every_row_can_be_obeyed(row: MethodRow) -> None:
     assert not set(row.fixed) & set(row.force)
     assert row.responses in {1, 2}
     assert sum(rule is Rule.NEW_RUN for rule in row.params.values()) == int(row.starts_run and not row.run)
+    assert row.as_admin or not row.counts
     assert Rule.NEW_RUN not in {
         rule for name, rule in row.params.items() if isinstance(rule, Shape) for rule in leaves({name: rule})
     }

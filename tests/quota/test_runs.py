@@ -18,19 +18,21 @@ from redis.asyncio import Redis
 
 from sidecar.errors import ForeignKey, GatewayAway, StorageAway, TooManyRuns
 from sidecar.quota.runs import (
+    ACT,
     ASK_SECONDS,
     LONGEST_SECONDS,
     MOST_ASKED,
     MOST_OVER,
     NOBODY,
     SETTLE_MS,
+    WISH_MS,
     RunOptions,
     Runs,
     new_run_id,
 )
 from sidecar.storage.availability import silent
 from sidecar.storage.embedded import EmbeddedEngines
-from sidecar.storage.redis import RedisOptions, RedisStore
+from sidecar.storage.redis import RedisOptions, RedisStore, _run
 from tests.stack.process import free_port
 
 ALICE, BOB = "u-alice", "u-bob"
@@ -436,6 +438,44 @@ async def test_before_a_turn_is_refused_the_gateway_is_asked_what_lives(store: R
     asked.living = [an_id("alive"), an_id("next")]
     with pytest.raises(TooManyRuns):
         await start(asked.runs, ALICE, an_id("one more"))
+
+
+async def test_an_act_counts_while_it_goes_on_though_no_gateway_lists_it(store: RedisStore) -> None:
+    asked = Asked(store, limit=1)
+    await asked.runs.admit(ALICE, f"{ACT}1")
+    with asked.runs.holding(ALICE, f"{ACT}1"):
+        for _ in range(3):
+            asked.now += asked.runs._options.live_ms / 3000
+            await asked.runs._renew()
+            with pytest.raises(TooManyRuns):
+                await start(asked.runs, ALICE, an_id("next"))
+    assert len(asked.of) == 3
+    asked.now += asked.runs._options.live_ms / 1000 + 1
+    await asked.runs._renew()
+    assert await start(asked.runs, ALICE, an_id("next")), "nobody holds it any more"
+
+
+async def test_an_act_that_ended_is_off_the_count(store: RedisStore) -> None:
+    async with telling(runs_of(store, limit=1)) as runs:
+        await runs.admit(ALICE, f"{ACT}1")
+        with runs.holding(ALICE, f"{ACT}1"):
+            runs.ended(ALICE, f"{ACT}1")
+        await free_again(runs, ALICE)
+
+
+async def test_an_id_is_kept_long_only_once_the_gateway_took_it(store: RedisStore, redis_client: Redis) -> None:
+    async with telling(runs_of(store)) as runs:
+        for word in ("refused", "taken"):
+            await start(runs, ALICE, an_id(word))
+        runs.taken(ALICE, an_id("taken"))
+
+        async def left(word: str) -> int:
+            return int(await redis_client.pttl(_run("main", an_id(word))))
+
+        async with asyncio.timeout(10):
+            while await left("taken") <= WISH_MS:
+                await asyncio.sleep(0.01)
+        assert 0 < await left("refused") <= WISH_MS
 
 
 async def test_what_began_just_now_may_not_be_listed_yet(store: RedisStore) -> None:

@@ -15,13 +15,16 @@ import pytest_asyncio
 import sidecar.app  # noqa: F401 - so that every refusal is defined
 from sidecar.domain.audit import AuditQuery, AuditRow
 from sidecar.errors import (
+    DENIALS,
     ForeignKey,
     GatewayNotCovered,
+    GatewayOpen,
     HouseFull,
     MalformedFrame,
     MethodRefused,
     OriginRefused,
     Refusal,
+    SidecarError,
     TokenRefused,
     TooManyRequests,
     TooManyRuns,
@@ -31,9 +34,10 @@ from sidecar.protocol.requests import AnswerableFrame, UnansweredFrame
 from sidecar.relay.server import _NotUpgraded
 from sidecar.storage.engines.running import running_database_url
 from sidecar.storage.postgres import Database, DatabaseOptions
+from tests.stack.gateway import SESSION_TOOLS
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.proc import eventually
-from tests.stack.raw import ClosedError, RawClient, RequestError, connect_params
+from tests.stack.raw import ClosedError, RawClient, RequestError, connect_params, is_response
 from tests.stack.sidecar import Sidecar, SidecarOptions
 from tests.stack.stub_gateway import Frame, StubConnection, StubGateway
 
@@ -213,6 +217,10 @@ async def a_method(place: Place) -> None:
     await place.asks("config.patch", {"raw": "{}"})
 
 
+async def no_method(place: Place) -> None:
+    await place.asks("config.patch.x", {})
+
+
 async def a_parameter(place: Place) -> None:
     await place.asks("chat.send", {"message": "x", "cwd": "/etc"})
 
@@ -271,6 +279,23 @@ async def a_run_on_an_unknown_version(place: Place) -> None:
         await _updated(place, "2026.9.6")
 
 
+async def a_run_on_an_opened_gateway(place: Place) -> None:
+    closed = place.stub.config
+    async with place.client() as client:
+        await _configured(place, closed | {"tools": SESSION_TOOLS["open"]}, 503)
+        with pytest.raises(RequestError):
+            await client.request("chat.send", {"message": "x"})
+    await _configured(place, closed, 200)
+
+
+async def _configured(place: Place, config: Frame, readiness: int) -> None:
+    place.stub.config = config
+    await place.stub.of("")[-1].event("config.changed", {})
+    async with asyncio.timeout(30):
+        while (await place.sidecar.readiness())[0] != readiness:
+            await asyncio.sleep(0.05)
+
+
 async def _updated(place: Place, version: str) -> None:
     """The gateway restarts as another version; back when users are let in."""
     place.stub.version = version
@@ -290,7 +315,7 @@ Way = Callable[[Place], Awaitable[None]]
 Row = tuple[str, str, str, str]
 """Action, user, method, code."""
 
-WAYS: list[tuple[type[Refusal], Way, Row | None]] = [
+WAYS: list[tuple[type[SidecarError], Way, Row | None]] = [
     (UnansweredFrame, not_a_frame_at_first, ("denied", "", "connect", "MALFORMED_FRAME")),
     (UnansweredFrame, not_a_frame_later, ("denied", ANN, "unknown", "MALFORMED_FRAME")),
     (AnswerableFrame, a_frame_too_much, ("denied", ANN, "unknown", "MALFORMED_FRAME")),
@@ -305,7 +330,8 @@ WAYS: list[tuple[type[Refusal], Way, Row | None]] = [
     (OriginRefused, another_page, ("socket_refused", "", "", "ORIGIN_NOT_ALLOWED")),
     (HouseFull, too_many_strangers, ("socket_refused", "", "", "TOO_MANY_CONNECTIONS")),
     (HouseFull, too_many_of_a_user, ("denied", ANN, "connect", "TOO_MANY_CONNECTIONS")),
-    (MethodRefused, a_method, ("denied", ANN, "unknown", "METHOD_NOT_ALLOWED")),
+    (MethodRefused, a_method, ("denied", ANN, "config.patch", "METHOD_NOT_ALLOWED")),
+    (MethodRefused, no_method, ("denied", ANN, "unknown", "METHOD_NOT_ALLOWED")),
     (MethodRefused, a_parameter, ("denied", ANN, "chat.send", "PARAM_NOT_ALLOWED")),
     (ForeignKey, anothers_session, ("denied", ANN, "chat.history", "FOREIGN_KEY")),
     (ForeignKey, anothers_run, ("denied", ANN, "agent.wait", "FOREIGN_KEY")),
@@ -315,24 +341,26 @@ WAYS: list[tuple[type[Refusal], Way, Row | None]] = [
     (TooManyRequests, one_id_twice, ("denied", ANN, "chat.history", "TOO_MANY_REQUESTS")),
     (ProtocolRefused, another_protocol, ("denied", ANN, "connect", "PROTOCOL_MISMATCH")),
     (GatewayNotCovered, a_run_on_an_unknown_version, ("denied", ANN, "chat.send", "GATEWAY_NOT_COVERED")),
+    (GatewayOpen, a_run_on_an_opened_gateway, ("denied", ANN, "chat.send", "GATEWAY_OPEN")),
     (_NotUpgraded, a_browser_that_opens_the_address, None),
 ]
 
 
-def refusals(kind: type[Refusal] = Refusal) -> Iterator[type[Refusal]]:
+def refusals(kind: type[SidecarError] = Refusal) -> Iterator[type[SidecarError]]:
     for below in kind.__subclasses__():
         yield below
         yield from refusals(below)
 
 
 def test_no_kind_of_refusal_is_left_out() -> None:
-    ours = {kind for kind in refusals() if kind.__module__.startswith("sidecar.")}
+    audited = {*DENIALS, *(below for kind in DENIALS for below in refusals(kind))} - {Refusal}
+    ours = {kind for kind in audited if kind.__module__.startswith("sidecar.")}
     assert ours == {kind for kind, _, _ in WAYS}
 
 
 @pytest.mark.parametrize(("kind", "way", "expected"), WAYS, ids=[way.__name__ for _, way, _ in WAYS])
 async def test_a_row_says_who_was_refused_what(
-    place: Place, kind: type[Refusal], way: Way, expected: Row | None
+    place: Place, kind: type[SidecarError], way: Way, expected: Row | None
 ) -> None:
     before = await place.database.newest_audit()
     await way(place)
@@ -361,3 +389,26 @@ async def _news(place: Place, before: int, *, some: bool) -> list[AuditRow]:
             await asyncio.sleep(0.05)
     after = await _settled(place)
     return [stored.row for stored in await place.database.audit_between(AuditQuery(), before, after)]
+
+
+async def test_a_compaction_takes_the_place_of_a_turn(place: Place) -> None:
+    compactions = asyncio.Queue[tuple[StubConnection, Frame]]()
+
+    async def compact(connection: StubConnection, request: Frame) -> None:
+        compactions.put_nowait((connection, request))
+
+    async with place.stub.handling("sessions.compact", compact), place.client() as client:
+        asked = await client.send("sessions.compact", {"key": "main"})
+        connection, request = await compactions.get()
+        with pytest.raises(RequestError) as refused:
+            await client.request("chat.send", {"message": "x"})
+        assert refused.value.detail_code == "TOO_MANY_RUNS"
+        await connection.answer(request, {"ok": True, "compacted": True})
+        assert (await client.wait_for(is_response(asked)))["ok"]
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(RequestError):
+                    await client.request("chat.send", {"message": "x"})
+                    break
+                await asyncio.sleep(0.05)
+        await place.stub.of("u-ann")[-1].event("tick", {})

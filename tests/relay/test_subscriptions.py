@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.policy.unasked import hidden_run
 from sidecar.protocol.session_events import SESSION_SCOPED
-from sidecar.quota.runs import RunOptions, Runs
+from sidecar.quota.runs import RunOptions, Runs, Word
 from sidecar.relay import audience as audience_module
 from sidecar.relay.audience import RECENT, Audience
 from sidecar.relay.subscriptions import MOST, MOST_HIDDEN, MOST_THEIRS
@@ -385,7 +385,7 @@ async def test_a_run_that_begins_and_ends_in_one_event_is_over(state: str, caps:
     runs = a_ledger()
     async with visit(Audience(), *caps, runs=runs) as person:
         await person.gets(chat(runId="command", state=state), chat(runId="other"))
-    assert list(runs._heard) == [(True, OWN, "command")]
+    assert list(runs._heard) == [(Word.ENDED, OWN, "command")]
 
 
 @pytest.mark.parametrize("caps", [(), (SESSION_SCOPED,)])
@@ -397,7 +397,7 @@ async def test_a_run_is_over_with_the_last_event_of_its_answer(state: str, caps:
         for run in ("r1", "r2", "r3"):
             seen = [begin(run), chat(runId=run, seq=1), chat(runId=run, seq=2), chat(runId=run, seq=3, state=state)]
             assert len(await person.gets(*map(in_order, seen))) == len(seen)
-            assert list(runs._heard) == [(True, OWN, run)]
+            assert list(runs._heard) == [(Word.ENDED, OWN, run)]
             runs._heard.clear()
 
 

@@ -62,7 +62,7 @@ class Lines:
             ),
             ("bob in the terminal client; /exit or Ctrl-C twice leaves it", self._as("bob", "tui")),
             ("a Python client, short enough to read", f"(. {self._quoted('alice')} && {chat} 'hello from Python')"),
-            ("is it ready, and what does it wait for", f"curl -s {sidecar.http_url}/readyz"),
+            ("is it ready, and what does it wait for", f"curl -s {sidecar.ready_url}"),
             ("its metrics", f"curl -s {sidecar.metrics_url} | grep '^openclaw_sidecar'"),
             ("its log", f"tail -f {shlex.quote(str(sidecar.log_path))}"),
         ]

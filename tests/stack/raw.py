@@ -244,9 +244,20 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 
 async def patch_config(admin: RawClient, patch: Mapping[str, Any]) -> None:
-    """Merge `patch` into the gateway's configuration. Raises RequestError (30 a minute are allowed)."""
-    base = await admin.request("config.get")
-    await admin.request("config.patch", {"raw": json.dumps(patch), "baseHash": base["hash"]})
+    """Merge `patch` into the gateway's configuration; again where the sidecar wrote at that moment.
+
+    Raises RequestError (30 a minute are allowed).
+    """
+    for attempt in range(1, 11):
+        base = await admin.request("config.get")
+        try:
+            await admin.request("config.patch", {"raw": json.dumps(patch), "baseHash": base["hash"]})
+        except RequestError as refused:
+            if attempt == 10 or "changed since last load" not in str(refused):
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return
 
 
 async def add_agents(admin: RawClient, entries: Mapping[str, Mapping[str, Any]]) -> None:

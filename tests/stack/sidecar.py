@@ -88,6 +88,10 @@ class Sidecar:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def ready_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/readyz"
+
+    @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
@@ -149,9 +153,9 @@ class Sidecar:
             await self._process.kill()
 
     async def readiness(self) -> tuple[int, dict[str, Any]]:
-        """Status and body of `/readyz`. Raises aiohttp.ClientError while nothing listens."""
+        """Status and body of the operators' `/readyz`. Raises aiohttp.ClientError while nothing listens."""
         timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.http_url + "/readyz") as answer:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.ready_url) as answer:
             return answer.status, await answer.json()
 
     async def metrics(self) -> str:

@@ -108,6 +108,12 @@ class TestRuns:
         assert (await store.admit_run(ALICE, "main", "a", 3, MINUTE, 600)).live == 3
         assert (await store.admit_run(BOB, "main", "a", 0, MINUTE, 600)).repeated
 
+    async def test_what_is_counted_beside_a_gateways_runs_stays(self, store: RedisStore) -> None:
+        for place in ("main", "main:acts"):
+            await store.admit_run(ALICE, place, "a", 0, MINUTE, 0)
+        assert await store.release_dead_runs(ALICE, "main", [], MINUTE) == 1
+        assert (await store.admit_run(ALICE, "main:acts", "a", 0, MINUTE, 0)).repeated
+
     async def test_zero_is_no_limit(self, store: RedisStore) -> None:
         admissions = [await store.admit_run(ALICE, "main", str(run), 0, MINUTE, 1000) for run in range(20)]
         assert [admission.live for admission in admissions] == list(range(1, 21))
