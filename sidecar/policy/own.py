@@ -12,7 +12,7 @@ members that hold an agent's id, and by the identity that stands for a user, whi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sidecar.domain.namespace import Namespace, agent_of
@@ -27,6 +27,7 @@ HOST_FIELDS = frozenset(
         "hostname",
         "prefsPath",
         "repoRoot",
+        "resolvedPath",
         "senderProfileAvatarUrl",
         "sessionDiffBaseline",
         "sessionFile",
@@ -48,12 +49,16 @@ PLACE_FIELDS = frozenset({"dir", "file", "filePath", "path", "root"})
 SAID = frozenset({"content", "text", "message", "arguments"})
 """Members that hold what was said: whoever may see the object may see them whole."""
 
+TITLES = frozenset({"derivedTitle", "displayName", "label", "lastMessagePreview"})
+"""Members that people and agents fill in an object that has an own session's key; elsewhere they may name somebody."""
+
 NOTHING: Any = object()
 """What is left of a foreign payload."""
 
 _AGENT_MEMBER = re.compile(r"(?:\w*A|a)gentIds?|agent")
 _SLUG = re.compile(r"u-[a-z0-9]{1,48}")
-_PLACE = re.compile(r"(?:file:/*)?/[^\s/]+/\S*|[A-Za-z]:\\\S+")
+_PLACE = re.compile(r"(?:file:/*)?/[^\s/]+/(?:\S*|.*/[^/]*)|[A-Za-z]:\\.+")
+"""With a space in it only where a slash follows: `/help me` and `/etc/hosts is empty` are prose."""
 _ABSOLUTE = re.compile(r"\s*(?:[/~\\]|[A-Za-z]:|file:)")
 
 
@@ -69,21 +74,30 @@ def own(value: Any, namespace: Namespace) -> Any:
 
 
 def own_rows(
-    payload: Any, places: Sequence[str], namespace: Namespace, owner: str = "", without: Sequence[str] = ()
+    payload: Any, lists: Collection[str], namespace: Namespace, owner: str = "", without: Sequence[str] = ()
 ) -> Any:
-    """`payload` whose lists at `places` hold only rows that name the caller; counts beside them are counts of what stayed.
+    """`payload` whose members `lists` hold only rows that name the caller; counts beside them are counts of what stayed.
 
     `.` is the payload itself. `owner`: the member of a row that says whose it is; empty: the row. `without`: places in a row where
-    nothing may stand. A list that is something else, or a row that names nobody, is taken for somebody's.
+    nothing may stand. A row that names nobody is taken for somebody's, and so is every other list or object beside them. NOTHING where
+    the payload can have no such lists.
     """
+
+    def own_of(rows: Any) -> list[Any]:
+        return [row for row in rows if is_own(row)] if isinstance(rows, list) else []
 
     def is_own(row: Any) -> bool:
         named = row.get(owner) if owner and isinstance(row, Mapping) else row
         return names_own(named, namespace) and not any(values_at(row, without))
 
-    for place in places:
-        payload = _with_own_rows(payload, [] if place == "." else place.split("."), is_own)
-    return payload
+    if "." in lists:
+        return own_of(payload)
+    if not isinstance(payload, Mapping):
+        return NOTHING
+    kept = {name: own_of(member) for name, member in payload.items() if name in lists}
+    rest = {name: one for name, one in payload.items() if name not in lists and not isinstance(one, (dict, list))}
+    counts = dict.fromkeys(_COUNTS & rest.keys(), max(map(len, kept.values()), default=0))
+    return rest | counts | kept
 
 
 def names_own(row: Any, namespace: Namespace) -> bool:
@@ -128,10 +142,11 @@ def _spread(level: Sequence[Any]) -> list[Any]:
 
 def _members(value: Mapping[str, Any], namespace: Namespace) -> dict[str, Any]:
     kept: dict[str, Any] = {}
+    said = SAID | TITLES if _is_key(value.get("key")) and namespace.owns(value["key"]) else SAID
     for name, member in value.items():
         if name in HOST_FIELDS or _is_foreign(name, namespace) or (name in PLACE_FIELDS and _is_place(member)):
             continue
-        if name in SAID:
+        if name in said:
             kept[name] = member
             continue
         own_agents = _own_agents(member, namespace) if _AGENT_MEMBER.fullmatch(name) else member
@@ -166,13 +181,3 @@ def _is_place(value: Any) -> bool:
 
 
 _COUNTS = frozenset({"count", "total", "totalCount"})
-
-
-def _with_own_rows(payload: Any, place: Sequence[str], is_own: Callable[[Any], bool]) -> Any:
-    if not place:
-        return [row for row in payload if is_own(row)] if isinstance(payload, list) else []
-    if not isinstance(payload, dict) or place[0] not in payload:
-        return payload
-    below = _with_own_rows(payload[place[0]], place[1:], is_own)
-    counts = dict.fromkeys(_COUNTS & set(payload), len(below)) if len(place) == 1 else {}
-    return {**payload, **counts, place[0]: below}

@@ -20,11 +20,9 @@ Filter = Callable[[Any, Namespace], Any]
 def filtered(row: MethodRow | EventRow, payload: Any, namespace: Namespace) -> Any:
     """The payload of an answer or event as its row lets it through; NOTHING where it is somebody else's."""
     seen = payload if row.response == "pass" else FILTERS[row.response](payload, namespace)
-    if seen is NOTHING:
-        return NOTHING
-    if isinstance(row, MethodRow):
+    if seen is not NOTHING and isinstance(row, MethodRow) and row.rows:
         seen = own_rows(seen, row.rows, namespace, row.own, row.without)
-    if row.fields:
+    if row.fields and seen is not NOTHING:
         return {name: seen[name] for name in seen if name in row.fields} if isinstance(seen, dict) else NOTHING
     return seen
 

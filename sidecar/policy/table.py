@@ -49,7 +49,7 @@ class MethodRow:
     """The filter for the payload: a name in `policy.responses.FILTERS`."""
 
     rows: tuple[str, ...] = ()
-    """Dotted places of lists in the payload, of which only rows stay that name the caller."""
+    """Lists in the payload of which only rows stay that name the caller; `.`: it is one."""
 
     own: str = ""
     """The member of such a row that names its owner; empty: the row itself."""

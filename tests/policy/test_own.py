@@ -96,6 +96,25 @@ def test_places_on_the_host_are_taken_out(place: str) -> None:
     assert own(dict.fromkeys(HOST_FIELDS, 1), BOB) == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("/home/alice", False), ("file:///home/alice/x", False), ("/home/Jo Doe/.openclaw/x", False), ("C:\\Users\\Jo Doe", False),
+        ("/help", True), ("/help me", True), ("/etc/hosts is empty", True), ("on/off", True), ("a /home/x", True),
+    ],
+)  # fmt: skip
+def test_a_place_is_taken_out_and_prose_stays(text: str, stays: bool) -> None:
+    assert own({"x": text}, BOB) == ({"x": text} if stays else {})
+
+
+def test_the_title_of_an_own_session_may_look_like_anything() -> None:
+    row = {"key": "agent:u-bob:main", "label": "u-turn", "derivedTitle": "/home/x/y", "owner": "u-turn"}
+    assert own({"sessions": [row]}, BOB) == {
+        "sessions": [{name: row[name] for name in ("key", "label", "derivedTitle")}]
+    }
+    assert own({"people": [{"label": "u-alice", "displayName": "u-alice"}]}, BOB) == {"people": [{}]}
+
+
 def test_what_was_said_stays_whole() -> None:
     said = {"content": [{"text": "agent:u-alice:main is in /etc/passwd"}], "message": {"agentId": "u-alice"}}
     assert own({"messages": [said]}, BOB) == {"messages": [said]}
@@ -161,10 +180,11 @@ ROWS = [
 def test_only_rows_that_name_the_caller_stay() -> None:
     payload = {"tasks": ROWS, "total": 57, "count": 9, "hasMore": True}
     assert own_rows(payload, ("tasks",), BOB) == {"tasks": ROWS[:3], "total": 3, "count": 3, "hasMore": True}
-    assert own_rows({"page": {"tasks": ROWS}}, ("page.tasks",), BOB) == {"page": {"tasks": ROWS[:3]}}
     assert own_rows({"tasks": {"a": ROWS[0]}}, ("tasks",), BOB) == {"tasks": []}
-    assert own_rows({"other": 1}, ("tasks", "page.tasks"), BOB) == {"other": 1}
-    assert own_rows(None, ("tasks",), BOB) is None
+    assert own_rows({"tasks": ROWS, "runs": ROWS, "total": 18}, ("tasks", "runs"), BOB) == {
+        "tasks": ROWS[:3], "runs": ROWS[:3], "total": 3
+    }  # fmt: skip
+    assert own_rows(None, ("tasks",), BOB) is NOTHING
     assert own_rows(ROWS, (".",), BOB) == ROWS[:3]
     assert own_rows({"tasks": ROWS}, (".",), BOB) == []
     own_key = {"sessionKey": "agent:u-bob:main"}
@@ -173,6 +193,13 @@ def test_only_rows_that_name_the_caller_stay() -> None:
     asked = [{"id": at, "request": row} for at, row in enumerate(ROWS)]
     assert own_rows([*asked, None, {"request": None}], (".",), BOB, "request") == asked[:3]
     assert own_rows({"total": "many", "tasks": []}, ("tasks",), BOB) == {"total": 0, "tasks": []}
+
+
+def test_a_list_under_another_name_is_nobodys() -> None:
+    """As a later gateway may call it."""
+    renamed = {"entries": [{"title": "alice's"}], "byId": {"7": {"title": "alice's"}}, "total": 1, "nextCursor": "x"}
+    assert own_rows(renamed, ("tasks",), BOB) == {"total": 0, "nextCursor": "x"}
+    assert own_rows({**renamed, "tasks": ROWS}, ("tasks",), BOB) == {"tasks": ROWS[:3], "total": 3, "nextCursor": "x"}
 
 
 @given(objects)
