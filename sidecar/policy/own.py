@@ -79,8 +79,8 @@ def own_rows(
     """`payload` whose members `lists` hold only rows that name the caller; counts beside them are counts of what stayed.
 
     `.` is the payload itself. `owner`: the member of a row that says whose it is; empty: the row. `without`: places in a row where
-    nothing may stand. A row that names nobody is taken for somebody's, and so is every other list or object beside them. NOTHING where
-    the payload can have no such lists.
+    nothing may stand. A row that names nobody is taken for somebody's, and so is every list or object beside the lists. NOTHING
+    where the payload can have no lists.
     """
 
     def own_of(rows: Any) -> list[Any]:

@@ -93,6 +93,7 @@ def test_no_row_no_passage() -> None:
     table = read_table(SMALL.encode())
     assert table.passes_method("chat.send")
     assert not table.passes_method("config.patch")
+    assert [TABLE.knows_method(name) for name in ("chat.send", "config.patch", "config")] == [True, True, False]
     assert not table.passes_method("")
     assert table.passes_event("chat")
     assert table.passes_event("connect.challenge")
