@@ -102,6 +102,7 @@ def decide(
         if not any(out.get(other) for other in row.unless.get(name, ())):
             out[name] = _forced(rule, out.get(name), namespace, new_id)
     out |= row.fixed
+    _require_bound(row, out)
     if namespace.is_shared:
         out = within_shared_agent(row, out, namespace, new_id)
     if patched and starts:
@@ -134,6 +135,18 @@ def replaced(params: dict[str, Any], place: tuple[str | int, ...], value: str) -
 
     changed: dict[str, Any] = put(params, 0)
     return changed
+
+
+def _require_bound(row: MethodRow, params: Mapping[str, Any]) -> None:
+    """What is done as admin is about something of the caller's, which by now stands there. Raises MalformedFrame."""
+    if not row.as_admin:
+        return
+    bound = (name for name, rule in row.params.items() if isinstance(rule, Own) or rule in _BINDING)
+    if not any(name in params for name in bound):
+        raise MalformedFrame(f"'{row.name}' has to name what of yours it is about")
+
+
+_BINDING = frozenset({Rule.KEY, Rule.EXISTING_KEY, Rule.AGENT})
 
 
 def _forced(rule: ParamRule, given: Any, namespace: Namespace, new_id: Callable[[], str]) -> Any:

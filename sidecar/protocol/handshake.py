@@ -225,8 +225,9 @@ def own_health(health: Mapping[str, Any], namespace: Namespace) -> dict[str, Any
         for agent in _list(health, "agents")
         if isinstance(agent, dict) and agent.get("agentId") == namespace.agent_id
     ]
+    told = _only(health, "ok", "ts", "durationMs")
     return {
-        **_only(health, "ok", "ts", "durationMs"),
+        **{name: value for name, value in told.items() if isinstance(value, (int, float))},
         "channels": {},
         "channelOrder": [],
         "channelLabels": {},

@@ -79,6 +79,19 @@ def obeys(rule: ParamRule | None, value: Any) -> bool:
             return rule is Rule.ANY
 
 
+_SAID = {"content", "text", "message", "arguments"}
+
+
+def holds_anothers_session(value: Any) -> bool:
+    """Does a member, but for what was said, hold another one's session key?"""
+    if isinstance(value, dict):
+        return any(holds_anothers_session(member) for name, member in value.items() if name not in _SAID)
+    if isinstance(value, list):
+        return any(map(holds_anothers_session, value))
+    parts = value.lower().split(":") if isinstance(value, str) else []
+    return len(parts) > 2 and parts[0] == "agent" and parts[1] not in {"", "u-bob"} and bool(parts[2])
+
+
 def names_foreign(value: Any) -> bool:
     """Does any text inside `value` name Alice?"""
     if isinstance(value, dict):

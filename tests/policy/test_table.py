@@ -248,6 +248,8 @@ NAMED: dict[str, set[ParamRule]] = {
     "idempotencyKey": {Rule.NEW_RUN, Rule.OWN_ID},
     "sessionId": {Rule.DROP, Rule.PASS},
     "message": {Rule.TEXT},
+    "task": {Rule.TEXT},
+    "titleSource": {Rule.DROP},
     "attachments": {Rule.ATTACHMENTS},
     "deliver": {Rule.DROP},
     "to": {Rule.DROP},

@@ -391,7 +391,8 @@ async def _news(place: Place, before: int, *, some: bool) -> list[AuditRow]:
     return [stored.row for stored in await place.database.audit_between(AuditQuery(), before, after)]
 
 
-async def test_a_compaction_takes_the_place_of_a_turn(place: Place) -> None:
+async def test_a_compaction_takes_the_place_of_a_turn_and_leaves_a_row(place: Place) -> None:
+    before = await place.database.newest_audit()
     compactions = asyncio.Queue[tuple[StubConnection, Frame]]()
 
     async def compact(connection: StubConnection, request: Frame) -> None:
@@ -412,3 +413,7 @@ async def test_a_compaction_takes_the_place_of_a_turn(place: Place) -> None:
                     break
                 await asyncio.sleep(0.05)
         await place.stub.of("u-ann")[-1].event("tick", {})
+    rows = await _news(place, before, some=True)
+    assert [(row.user_id, row.method, row.code) for row in rows if row.action == "as_admin"] == [
+        (ANN, "sessions.compact", "ok")
+    ]

@@ -48,6 +48,7 @@ async def everything(one: Person) -> None:
     one.known |= {"agent": one.slug, "slug": one.slug, "main": one.key("main"), "notes": one.key("notes")}
     one.known |= {"workspace": str(one.workspace), "state": str(one.house.gateway.state_dir)}
     await one.client.request("sessions.subscribe")
+    one.known["profile"] = (await one.client.request("users.self"))["profile"]["id"]
     await one.chat("main", f"first {one.mark('main-text')}")
     _write_files(one)
     run = f"run-{uuid.uuid4().hex}"
