@@ -21,7 +21,7 @@ ANSWER = " ".join(f"w{number}" for number in range(30))
 
 @contextlib.asynccontextmanager
 async def two(house: House) -> AsyncIterator[tuple[RawClient, RawClient]]:
-    async with house.client("alice") as alice, house.client("bob") as bob:
+    async with house.client("anna") as alice, house.client("benno") as bob:
         yield alice, bob
 
 
@@ -53,7 +53,7 @@ async def test_bob_may_use_the_word_of_alices_running_run(house: House) -> None:
         await begin(alice, run)
         assert await bob.chat("main", "a run of his own", idempotencyKey=run) == "a run of his own"
         assert of_run(bob, run), "under his word"
-        assert all(frame["payload"]["sessionKey"] == "agent:u-bob:main" for frame in of_run(bob, run))
+        assert all(frame["payload"]["sessionKey"] == "agent:u-benno:main" for frame in of_run(bob, run))
         waited = await bob.request("agent.wait", {"runId": run, "timeoutMs": 10_000})
         assert waited["runId"] == run
         assert "w1" not in str(waited)
@@ -100,7 +100,7 @@ async def test_a_foreign_run_can_be_neither_waited_for_nor_aborted(
         assert refusals[0] == refusals[1], "whether it exists cannot be told"
         assert refusals[0]["details"]["code"] == "FOREIGN_KEY"
         with pytest.raises(RequestError):
-            await bob.request("chat.abort", {"sessionKey": "agent:u-alice:main", "runId": run})
+            await bob.request("chat.abort", {"sessionKey": "agent:u-anna:main", "runId": run})
         await goes_on(alice, run)
 
 
@@ -125,7 +125,7 @@ async def test_a_mapped_run_is_aborted_by_its_own_word(house: House) -> None:
 
 
 async def test_a_run_without_an_id_gets_one(house: House) -> None:
-    async with house.client("alice") as alice:
+    async with house.client("anna") as alice:
         started = [
             await alice.request(method, params)
             for method, params in (
@@ -140,14 +140,14 @@ async def test_a_run_without_an_id_gets_one(house: House) -> None:
 
 
 async def test_a_gateway_that_is_not_patched_never_sees_what_patched_ones_take(house: House) -> None:
-    async with house.client("alice") as alice:
-        foreign = {"workspaceDir": "/data/openclaw-users/u-bob/workspace", "authProfileId": "user-bob-anthropic"}
+    async with house.client("anna") as alice:
+        foreign = {"workspaceDir": "/data/openclaw-users/u-benno/workspace", "authProfileId": "user-bob-anthropic"}
         assert await alice.chat("main", "taken out", **foreign) == "taken out"  # type: ignore[arg-type]
 
 
 async def test_two_sockets_of_one_user_may_ask_for_the_same_run(house: House) -> None:
     run, key = str(uuid.uuid4()), f"s-{uuid.uuid4().hex}"
-    async with house.client("alice") as one, house.client("alice") as other:
+    async with house.client("anna") as one, house.client("anna") as other:
         asked = {"sessionKey": key, "message": SLOW, "idempotencyKey": run}
         first, second = await asyncio.gather(one.request("chat.send", asked), other.request("chat.send", asked))
         assert first["runId"] == second["runId"] == run
@@ -157,7 +157,7 @@ async def test_two_sockets_of_one_user_may_ask_for_the_same_run(house: House) ->
 
 async def test_nobody_gets_at_what_an_operators_own_agent_does(house: House) -> None:
     run = str(uuid.uuid4())
-    async with RawClient.admin(house.gateway) as operator, house.client("bob") as bob:
+    async with RawClient.admin(house.gateway) as operator, house.client("benno") as bob:
         await operator.request("sessions.subscribe", {})
         await begin(operator, run)
         for method, params in (("agent.wait", {"timeoutMs": 100}), ("chat.abort", {"sessionKey": "main"})):

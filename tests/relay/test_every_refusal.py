@@ -398,9 +398,10 @@ async def test_a_compaction_takes_the_place_of_a_turn_and_leaves_a_row(place: Pl
     async def compact(connection: StubConnection, request: Frame) -> None:
         compactions.put_nowait((connection, request))
 
-    async with place.stub.handling("sessions.compact", compact), place.client() as client:
+    async with place.stub.handling("sessions.compact", compact), place.client("cleo") as client:
         asked = await client.send("sessions.compact", {"key": "main"})
-        connection, request = await compactions.get()
+        async with asyncio.timeout(10):
+            connection, request = await compactions.get()
         with pytest.raises(RequestError) as refused:
             await client.request("chat.send", {"message": "x"})
         assert refused.value.detail_code == "TOO_MANY_RUNS"
@@ -412,8 +413,8 @@ async def test_a_compaction_takes_the_place_of_a_turn_and_leaves_a_row(place: Pl
                     await client.request("chat.send", {"message": "x"})
                     break
                 await asyncio.sleep(0.05)
-        await place.stub.of("u-ann")[-1].event("tick", {})
+        await place.stub.of("u-cleo")[-1].event("tick", {})
     rows = await _news(place, before, some=True)
     assert [(row.user_id, row.method, row.code) for row in rows if row.action == "as_admin"] == [
-        (ANN, "sessions.compact", "ok")
+        ("example|cleo", "sessions.compact", "ok")
     ]

@@ -26,7 +26,7 @@ ADMIN_SCOPES = (
     "operator.approvals",
     "operator.questions",
 )
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 MAX_FRAME = 25 * 1024 * 1024
 
 
