@@ -67,9 +67,10 @@ browser: setup ## Chromium for the tests; installed where it is missing and this
 	@$(BIN)/python -m tests.stack.chromium
 
 .PHONY: test
-test: setup lint types test-pure browser ## everything that a change has to pass
+test: setup ## everything that a change has to pass
+	@$(MAKE) --no-print-directory -j4 -O lint types test-pure browser
 	$(call say,the rest)
-	$(BIN)/pytest -m 'not deep and not alone' -n $(WORKERS) --dist loadfile $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
+	$(BIN)/pytest -m 'not deep and not alone' -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PURE_TESTS)) $(ARGS)
 	$(call say,many users at once)
 	$(BIN)/pytest -m 'alone and not deep' $(ARGS)
 

@@ -261,7 +261,7 @@ async def said(client: RawClient, message: str) -> str:
 
 
 async def until_closed(place: Place, admin: RawClient, agent: str, more: dict[str, Any]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             entries = (await admin.request("config.get"))["sourceConfig"]["agents"]["entries"]
             if entries[agent] == closed_entry(place, agent) | more:
