@@ -345,3 +345,15 @@ def test_a_parameter_has_one_rule() -> None:
 
 def test_the_source_that_ships_is_what_is_read() -> None:
     assert read_table(SOURCE) == TABLE
+
+
+def test_the_readme_counts_what_is_in_the_table() -> None:
+    rows = TABLE.methods.values()
+    answered = [row for row in rows if row.answer is not None]
+    unfiltered = [
+        row for row in rows if row.answer is None and row.response == "pass" and not row.rows and not row.fields
+    ]
+    words = " ".join(Path("README.md").read_text().split())
+    assert f"{len(answered)} of the {len(rows)} methods ask no gateway" in words
+    assert len(unfiltered) == 12
+    assert "Twelve pass their answer on unfiltered" in words
