@@ -136,15 +136,16 @@ class Runs:
 
         Counted first, so that a refused turn leaves nothing behind. Raises TooManyRuns, ForeignKey, StorageAway.
         """
-        counted = await self.admit(slug, run_id)
+        likely = run_id if self._may_stay(slug, run_id) else self._mapped(slug, run_id)
+        counted = await self.admit(slug, likely)
         try:
             claimed = await self.claim(slug, run_id)
         except SidecarError:
             if counted:
-                self.ended(slug, run_id)
+                self.ended(slug, likely)
             raise
-        if claimed != run_id:
-            await self._store.release_run(slug, self.gateway_id, run_id)
+        if claimed != likely:
+            await self._store.release_run(slug, self.gateway_id, likely)
             counted = await self.admit(slug, claimed)
         if counted:
             self._over.pop((slug, claimed), None)
@@ -155,13 +156,15 @@ class Runs:
 
         So nobody can take another's id away, learn that it exists, or reach the run behind it. Raises StorageAway.
         """
-        free = _RANDOM_ID.fullmatch(run_id) is not None and self._live.get(run_id, slug) == slug
-        if free and await self._store.claim_run(self.gateway_id, run_id, slug, WISH_MS):
+        if self._may_stay(slug, run_id) and await self._store.claim_run(self.gateway_id, run_id, slug, WISH_MS):
             return run_id
         mapped = self._mapped(slug, run_id)
         if await self._store.claim_run(self.gateway_id, mapped, slug, WISH_MS):
             return mapped
         raise ForeignKey("that run is not yours")
+
+    def _may_stay(self, slug: str, run_id: str) -> bool:
+        return _RANDOM_ID.fullmatch(run_id) is not None and self._live.get(run_id, slug) == slug
 
     async def require_own(self, slug: str, run_id: str) -> str:
         """The id upstream of a run that the user calls so. Raises ForeignKey where it is not the user's; StorageAway."""

@@ -29,14 +29,14 @@ def asked(way: str, key: str, text: str) -> tuple[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_gateway_obeys_and_no_user_gets_so_far(house: House, way: str) -> None:
-    async with RawClient.admin(house.gateway) as operator, house.client("una") as una:
-        for client in (operator, una):
+    async with RawClient.admin(house.gateway) as operator, house.client("corinna") as corinna:
+        for client in (operator, corinna):
             await client.chat("commands", "the session is there")
         await operator.request("sessions.subscribe", {})
-        for text in DRESSED:
+        for text in DRESSED if way == "chat.send" else DRESSED[1:3]:
             assert "Providers:" in await answer(operator, *asked(way, "agent:main:commands", text)), text
             with pytest.raises(RequestError) as refused:
-                await una.request(*asked(way, "commands", text))
+                await corinna.request(*asked(way, "commands", text))
             assert refused.value.detail_code == "COMMAND_NOT_ALLOWED", text
 
 

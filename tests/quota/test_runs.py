@@ -149,6 +149,15 @@ async def test_a_word_that_can_be_guessed_is_no_id_upstream(store: RedisStore, w
     assert await runs.require_own(BOB, word) == word, "what the gateway itself gave his agent"
 
 
+async def test_a_word_that_is_said_again_is_the_same_run_also_at_the_limit(store: RedisStore) -> None:
+    runs = runs_of(store, limit=1)
+    mapped, counted = await runs.begin(ALICE, "a word")
+    assert counted
+    assert await runs.begin(ALICE, "a word") == (mapped, False)
+    with pytest.raises(TooManyRuns):
+        await runs.begin(ALICE, "another word")
+
+
 async def test_what_an_operator_runs_is_nobodys(store: RedisStore) -> None:
     run = an_id("the operator's")
     async with telling(runs_of(store, limit=1)) as runs:
