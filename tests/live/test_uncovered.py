@@ -17,7 +17,7 @@ import pytest
 
 from sidecar import settings
 from sidecar.app import App, serving, shipped_tables
-from sidecar.policy.rules import Rule
+from sidecar.policy.rules import Own, Rule
 from sidecar.policy.table import Table
 from sidecar.policy.versions import choose
 from tests.live.conftest import House
@@ -146,9 +146,10 @@ async def _reads_only(url: str, token: str) -> None:
         closed = [row for row in outdated().methods.values() if row.starts_run or row.as_admin]
         assert {"chat.send", "agent", "sessions.delete", "sessions.reset"} <= {row.name for row in closed}
         for row in closed:
-            run = {name: "run-1" for name, rule in row.params.items() if rule is Rule.NEW_RUN}
+            words = {Rule.NEW_RUN: "run-1", Rule.EXISTING_KEY: "main", Rule.TEXT: "x", Own("cron"): "job-1"}
+            params = {name: words[rule] for name, rule in row.params.items() if rule in words}
             with pytest.raises(RequestError) as refused:
-                await una.request(row.name, {**run, **({"message": "x"} if "message" in row.params else {})})
+                await una.request(row.name, params)
             assert refused.value.detail_code == "GATEWAY_NOT_COVERED", row.name
             assert refused.value.error["message"].startswith(SENTENCE)
             assert "retryable" not in refused.value.error
