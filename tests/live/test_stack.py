@@ -152,6 +152,7 @@ async def test_the_older_version_with_open_session_tools(model: EchoModel, tmp_p
     assert secret in answer
 
 
+@pytest.mark.deep
 async def test_kill_and_restart_keep_port_and_sessions(token_gateway: Gateway) -> None:
     session, port = key(), token_gateway.port
     async with admin_of(token_gateway) as admin:
@@ -245,6 +246,7 @@ async def test_the_gateway_client_that_is_refused(token_gateway: Gateway, tmp_pa
         assert (await client.wait_for_state("paused"))["detailCode"] == "AUTH_TOKEN_MISMATCH"
 
 
+@pytest.mark.deep
 async def test_the_gateway_client_comes_back_by_itself(token_gateway: Gateway, tmp_path: Path) -> None:
     async with GatewayClient(tmp_path / "client") as client:
         await client.connect(token_gateway.url, token_gateway.token)
@@ -277,6 +279,7 @@ async def stack_command(*arguments: str) -> AsyncIterator[subprocess.Popen[str]]
             running.kill()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_the_command_takes_everything_with_it(how: signal.Signals, tmp_path: Path) -> None:
     async with stack_command("--idp", "--mode", "token", "--folder", str(tmp_path / "g")) as running:
