@@ -28,10 +28,10 @@ SCOPES = ("operator.read", "operator.write", "operator.approvals", "operator.que
 GUEST_SCOPES = SCOPES[:2]
 """The same for who is a guest and nothing more."""
 
-_BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
+BROWSER_CLIENTS = frozenset({"webchat-ui", "openclaw-control-ui"})
 _BROWSER_MODE = "webchat"
 
-_CLIENTS = _BROWSER_CLIENTS | {
+_CLIENTS = BROWSER_CLIENTS | {
     "webchat",
     "openclaw-tui",
     "cli",
@@ -167,7 +167,7 @@ def connect_params(
 
 def needs_origin(client_id: str, client_mode: str) -> bool:
     """Does a gateway accept this client only with an `Origin` that it allows (2026.8.2 and 2026.9.6)?"""
-    return client_id in _BROWSER_CLIENTS or client_mode == _BROWSER_MODE
+    return client_id in BROWSER_CLIENTS or client_mode == _BROWSER_MODE
 
 
 def forwarded_address(slug: str) -> str:

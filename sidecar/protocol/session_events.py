@@ -33,7 +33,8 @@ _TASK = b'{"type":"event","event":"task",'
 _CHILD = b'"childSessionKey":"'
 _CRON = b'{"type":"event","event":"cron",'
 _FINISHED = b'"action":"finished"'
-_OF_A_RUN = ":run:"
+OF_A_JOB = ":run:"
+"""In the key under which one run of a job goes on; lists of sessions have only the job's own."""
 
 
 def session_named(raw: bytes) -> str | None:
@@ -75,6 +76,12 @@ class RunWord(NamedTuple):
     active: tuple[str, ...] = ()
     """These live in it, among others maybe."""
 
+    at: float = 0.0
+    """When it was said, Unix seconds by the gateway's clock; 0 where it does not say."""
+
+    aborted: bool = False
+    """The session's last run was ended by somebody, or by its gateway's end."""
+
 
 NOTHING_SAID = RunWord()
 
@@ -86,7 +93,7 @@ def runs_named(raw: bytes, key: str) -> RunWord:
     it is now. The end of a cron job's own run is told by `cron` alone (2026.8.2).
     """
     if raw.startswith(_CRON):
-        return RunWord(idle=True) if _OF_A_RUN in key else NOTHING_SAID
+        return RunWord(idle=True) if OF_A_JOB in key else NOTHING_SAID
     payload = (frames.parse(raw) or {}).get("payload") if raw.startswith(_CHANGED) else None
     if not isinstance(payload, dict):
         return NOTHING_SAID
@@ -97,6 +104,8 @@ def runs_named(raw: bytes, key: str) -> RunWord:
         ends=ids if phase in {"end", "error"} else (),
         idle=living is False,
         active=_texts(payload.get("activeRunIds")),
+        at=_seconds(payload.get("ts")),
+        aborted=payload.get("abortedLastRun") is True,
     )
 
 
@@ -127,6 +136,10 @@ def runs_listed(answer: Any, wanted: Callable[[str], bool]) -> set[str] | None:
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(one for one in value if isinstance(one, str)) if isinstance(value, (list, tuple)) else ()
+
+
+def _seconds(milliseconds: Any) -> float:
+    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) and not isinstance(milliseconds, bool) else 0.0
 
 
 _END = re.compile(rb'"seq":\d++,"state":"(?!delta|status)')

@@ -77,21 +77,21 @@ class Database:
         return self._availability.up
 
     async def ping(self) -> None:
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute("select 1")
 
     async def record_login(self, principal: Principal, now: float) -> None:
         """Insert or refresh the person behind a verified token."""
         known = (principal.user_id, principal.email, principal.name, principal.issuer, principal.subject)
-        order = (_USERS["record_login"], *known, principal.avatar_url, _moment(now))
-        async with self._connection() as connection:
+        order = (_USERS["record_login"], *known, principal.avatar_url, moment(now), sorted(principal.roles))
+        async with self.connection() as connection:
             try:
                 await connection.execute(*order)
             except asyncpg.UniqueViolationError:  # two first logins met at the other index: the row is there by now
                 await connection.execute(*order)
 
     async def environment_of(self, user_id: str) -> Environment | None:
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = await connection.fetchrow(_ENVIRONMENTS["environment_of"], user_id)
         return None if row is None else Environment(**dict(row.items()))
 
@@ -102,7 +102,7 @@ class Database:
             SidecarError: `ENVIRONMENT_CONFLICT`, another user has that agent on that gateway.
         """
         order = astuple(environment)
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute(_ENVIRONMENTS["put_environment"], *order)
             row = await connection.fetchrow(_ENVIRONMENTS["environment_of"], environment.user_id)
         if row is None:
@@ -111,21 +111,21 @@ class Database:
 
     async def touch_environment(self, user_id: str, now: float) -> None:
         """Note that the user was here; nothing happens where they have no environment."""
-        await self._execute(_ENVIRONMENTS["touch_environment"], user_id, _moment(now))
+        await self._execute(_ENVIRONMENTS["touch_environment"], user_id, moment(now))
 
     async def mark_provisioned(self, user_ids: Iterable[str], now: float) -> None:
         """Note that these users' agents stand in their gateway's configuration."""
-        await self._execute(_ENVIRONMENTS["mark_provisioned"], list(user_ids), _moment(now))
+        await self._execute(_ENVIRONMENTS["mark_provisioned"], list(user_ids), moment(now))
 
     async def users_per_gateway(self) -> dict[str, int]:
         """Gateway id → users; gateways without users are missing."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = await connection.fetch(_ENVIRONMENTS["users_per_gateway"])
         return {row["gateway_id"]: row["users"] for row in rows}
 
     async def agents_on(self, gateway_id: str) -> dict[str, str]:
         """Agent id → workspace, of all users whom a gateway has."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = await connection.fetch(_ENVIRONMENTS["agents_on"], gateway_id)
         return {row["agent_id"]: row["workspace_dir"] for row in rows}
 
@@ -136,7 +136,7 @@ class Database:
             return
         await self._execute(
             _AUDIT["append_audit"],
-            [_moment(row.at) for row in rows],
+            [moment(row.at) for row in rows],
             *(
                 [storable(getattr(row, name)) for row in rows]
                 for name in ("connection_id", "user_id", "action", "method", "code", "request_id")
@@ -146,7 +146,7 @@ class Database:
 
     async def last_audit(self, query: AuditQuery, count: int) -> list[StoredAudit]:
         """The last `count` rows that match, oldest first."""
-        since = None if query.since is None else _moment(query.since)
+        since = None if query.since is None else moment(query.since)
         return await self._audit(_AUDIT["last_audit"], query.user_id, query.action, since, count)
 
     async def audit_between(self, query: AuditQuery, after: int, until: int) -> list[StoredAudit]:
@@ -155,21 +155,21 @@ class Database:
 
     async def newest_audit(self) -> int:
         """The highest id in the audit log, 0 where it is empty."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return int(await connection.fetchval(_AUDIT["newest_audit"]))
 
     async def _audit(self, query: str, *arguments: object) -> list[StoredAudit]:
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = await connection.fetch(query, *arguments)
         return [_stored_audit(row) for row in rows]
 
     async def _execute(self, query: str, *arguments: object) -> None:
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute(query, *arguments)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
-        """The one door to the server, where foreign exceptions end and outages are noticed."""
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """The one door to the server, where foreign exceptions end and outages are noticed; for this room alone."""
         try:
             with postgres_errors():
                 pool = await self._open()
@@ -227,5 +227,5 @@ def _stored_audit(row: asyncpg.Record) -> StoredAudit:
     return StoredAudit(columns.pop("id"), AuditRow(at=at, details=details, **columns))
 
 
-def _moment(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)

@@ -26,7 +26,6 @@ _TAKE_LEASE = Script("take_lease")
 _RENEW_LEASE = Script("renew_lease")
 _RELEASE_LEASE = Script("release_lease")
 _PASS_GATE = Script("pass_gate")
-_ADMIT_RUN = Script("admit_run")
 _RELEASE_DEAD_RUNS = Script("release_dead_runs")
 _RENEW_RUNS = Script("renew_runs")
 _CLAIM_RUN = Script("claim_run")
@@ -42,18 +41,6 @@ class RedisOptions:
 
     answer_timeout: float = 3.0
     """Seconds for one round trip, with the connection where one has to be made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """May this run start?"""
-
-    admitted: bool
-    live: int
-    """The user's live runs, this one included when admitted."""
-
-    repeated: bool
-    """The same run was admitted before and lives: a repeated request."""
 
 
 class RedisStore:
@@ -100,63 +87,57 @@ class RedisStore:
         """Give the lease back; False where it was lost before. Another owner's stays."""
         return bool(await self._script(_RELEASE_LEASE, _lease(name), owner))
 
+    async def is_held(self, name: str) -> bool:
+        """Whether anybody has the lease."""
+        return bool(await self._command("EXISTS", _lease(name)))
+
     async def pass_gate(self, name: str, interval_ms: int) -> int:
         """0: go, and nobody else for `interval_ms`; else the milliseconds to wait before asking again."""
         return int(await self._script(_PASS_GATE, f"oc:{{{name}}}:gate", interval_ms))
-
-    async def admit_run(
-        self, user_id: str, gateway_id: str, run_id: str, limit: int, ttl_ms: int, now_ms: int
-    ) -> Admission:
-        """Count a run of the user over all gateways and replicas. `limit` 0: any number. It ends by itself
-        after `ttl_ms`.
-        """
-        arguments = (_member(gateway_id, run_id), limit, ttl_ms, now_ms)
-        outcome, live = await self._script(_ADMIT_RUN, _runs(user_id), *arguments)
-        return Admission(admitted=outcome > 0, live=int(live), repeated=outcome == 2)
-
-    async def release_run(self, user_id: str, gateway_id: str, run_id: str) -> None:
-        """The run is over."""
-        await self._command("ZREM", _runs(user_id), _member(gateway_id, run_id))
 
     async def release_dead_runs(self, user_id: str, gateway_id: str, living: Iterable[str], ends_ms: int) -> int:
         """All runs of the user on one gateway are over but `living`, and those that would end by themselves after `ends_ms`.
 
         How many were counted still.
         """
-        members = [_member(gateway_id, run_id) for run_id in living]
-        return int(await self._script(_RELEASE_DEAD_RUNS, _runs(user_id), gateway_id, ends_ms, *members))
+        members = [member(gateway_id, run_id) for run_id in living]
+        return int(await self._script(_RELEASE_DEAD_RUNS, runs_key(user_id), gateway_id, ends_ms, *members))
 
     async def renew_runs(self, user_id: str, gateway_id: str, run_ids: Iterable[str], ttl_ms: int, now_ms: int) -> int:
         """Let live runs live `ttl_ms` from now; how many of them there were. Ended ones stay ended:
         `admit_run` again.
         """
-        members = [_member(gateway_id, run_id) for run_id in run_ids]
-        return int(await self._script(_RENEW_RUNS, _runs(user_id), ttl_ms, now_ms, *members)) if members else 0
+        members = [member(gateway_id, run_id) for run_id in run_ids]
+        return int(await self._script(_RENEW_RUNS, runs_key(user_id), ttl_ms, now_ms, *members)) if members else 0
 
     async def claim_run(self, gateway_id: str, run_id: str, user_id: str, ttl_ms: int) -> bool:
         """True: the id is this user's, now or already. False: another's."""
-        return bool(await self._script(_CLAIM_RUN, _run(gateway_id, run_id), _digest(user_id), ttl_ms))
+        return bool(await self._script(_CLAIM_RUN, _run(gateway_id, run_id), digest(user_id), ttl_ms))
 
     async def owner_is(self, gateway_id: str, run_id: str, user_id: str) -> bool:
         """Whether this user claimed the id. Claims nothing."""
-        return bool(await self._command("GET", _run(gateway_id, run_id)) == _digest(user_id))
+        return bool(await self._command("GET", _run(gateway_id, run_id)) == digest(user_id))
 
     async def claim_handle(self, gateway_id: str, kind: str, handle: str, owner: str, ttl_ms: int) -> bool:
         """As `claim_run`, for the id of another kind of object."""
-        return bool(await self._script(_CLAIM_RUN, _handle(gateway_id, kind, handle), _digest(owner), ttl_ms))
+        return bool(await self._script(_CLAIM_RUN, _handle(gateway_id, kind, handle), digest(owner), ttl_ms))
 
     async def owns_handle(self, gateway_id: str, kind: str, handle: str, owner: str) -> bool:
         """As `owner_is`."""
-        return bool(await self._command("GET", _handle(gateway_id, kind, handle)) == _digest(owner))
+        return bool(await self._command("GET", _handle(gateway_id, kind, handle)) == digest(owner))
 
-    async def _script(self, script: Script, key: str, *arguments: str | int) -> Any:
+    async def script(self, script: Script, keys: tuple[str, ...], *arguments: str | int) -> Any:
+        """For stores of their own subject that share this connection."""
         try:
-            reply = await self._pipeline.script(script, (key,), *arguments)
+            reply = await self._pipeline.script(script, keys, *arguments)
         except StorageAway as error:
             self._availability.away(error.message)
             raise
         self._availability.answered()
         return reply
+
+    async def _script(self, script: Script, key: str, *arguments: str | int) -> Any:
+        return await self.script(script, (key,), *arguments)
 
     async def _command(self, *words: str | int) -> Any:
         try:
@@ -190,7 +171,7 @@ def _client(options: RedisOptions) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
@@ -198,17 +179,17 @@ def _lease(name: str) -> str:
     return f"oc:{{{name}}}:lease"
 
 
-def _runs(user_id: str) -> str:
-    return f"oc:{{{_digest(user_id)[:16]}}}:runs"
+def runs_key(user_id: str) -> str:
+    return f"oc:{{{digest(user_id)[:16]}}}:runs"
 
 
 def _run(gateway_id: str, run_id: str) -> str:
-    return f"oc:{{gw:{gateway_id}}}:run:{_digest(run_id)}"
+    return f"oc:{{gw:{gateway_id}}}:run:{digest(run_id)}"
 
 
 def _handle(gateway_id: str, kind: str, handle: str) -> str:
-    return f"oc:{{gw:{gateway_id}}}:{kind}:{_digest(handle)}"
+    return f"oc:{{gw:{gateway_id}}}:{kind}:{digest(handle)}"
 
 
-def _member(gateway_id: str, run_id: str) -> str:
-    return f"{gateway_id}:{_digest(run_id)}"
+def member(gateway_id: str, run_id: str) -> str:
+    return f"{gateway_id}:{digest(run_id)}"

@@ -19,15 +19,19 @@ from redis.exceptions import NoScriptError
 from sidecar.errors import StorageAway
 from sidecar.storage.redis_errors import translated
 
+PAUSE_SECONDS = 0.25
+"""So long after a failed round trip nothing is sent; then one batch goes ahead, and the others are refused until it is back."""
+
 _BATCH = 512
 _WAITING = 20_000
 
 
 class Script:
-    """A Lua script by the name of its file."""
+    """A Lua script by the name of its file, behind the files that it begins with."""
 
-    def __init__(self, name: str) -> None:
-        self.text = (Path(__file__).with_name("lua") / f"{name}.lua").read_text(encoding="utf-8")
+    def __init__(self, *names: str) -> None:
+        folder = Path(__file__).with_name("lua")
+        self.text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -47,6 +51,10 @@ class Pipeline:
         self._waiting: deque[_Call] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
+        self._broken: str = ""
+        """Why the last round trip failed; empty where it did not."""
+
+        self._again_at = 0.0
 
     async def command(self, *words: str | int) -> Any:
         """One command, its reply as redis-py gives it. Raises StorageAway or SidecarError (`STORAGE_REFUSED`)."""
@@ -69,10 +77,14 @@ class Pipeline:
     async def _queued(self, call: _Call) -> Any:
         if self._closed:
             raise StorageAway("the connection to Redis is closed")
+        sending = self._sender is not None and not self._sender.done()
+        if self._broken and (sending or asyncio.get_running_loop().time() < self._again_at):
+            await asyncio.sleep(0)
+            raise StorageAway(self._broken)  # nobody waits in line for a server that hangs
         if len(self._waiting) >= _WAITING:
             raise StorageAway("Redis answers too slowly: too many calls wait")
         self._waiting.append(call)
-        if self._sender is None or self._sender.done():
+        if not sending:
             self._sender = asyncio.create_task(self._send_all(), name="redis-pipeline")
         return await call.reply
 
@@ -89,7 +101,18 @@ class Pipeline:
                 self._fail(calls, StorageAway("the connection to Redis is closed"))
                 raise
             except Exception as error:  # noqa: BLE001 — every waiting caller must hear of it, whatever it is
-                self._fail(calls, translated(error))
+                self._fail(calls, self._tripped(translated(error)))
+            else:
+                self._broken = ""
+
+    def _tripped(self, error: Exception) -> Exception:
+        """Where the server is away, those who wait behind need not find out for themselves."""
+        if isinstance(error, StorageAway):
+            self._broken = error.message
+            self._again_at = asyncio.get_running_loop().time() + PAUSE_SECONDS
+            self._fail(list(self._waiting), error)
+            self._waiting.clear()
+        return error
 
     async def _send(self, calls: list[_Call]) -> None:
         replies = await self._round_trip([call.words for call in calls])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -11,14 +12,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from sidecar.errors import ConfigurationError, SidecarError, StorageAway
+from sidecar.storage import accounts
 from sidecar.storage import redis as module
+from sidecar.storage.accounts import AccountStore
 from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.redis import RedisOptions, RedisStore
+from tests.storage.asks import ask
 from tests.storage.engines import Reports, eventually
 
 MINUTE = 60_000
@@ -68,117 +70,6 @@ class TestGate:
                 await asyncio.sleep(wait / 1000)
 
 
-class TestRuns:
-    async def test_the_limit_counts_live_runs(self, store: RedisStore) -> None:
-        for run, live in (("r1", 1), ("r2", 2)):
-            admission = await store.admit_run(ALICE, "main", run, 2, MINUTE, 1000)
-            assert (admission.admitted, admission.live, admission.repeated) == (True, live, False)
-        refused = await store.admit_run(ALICE, "main", "r3", 2, MINUTE, 1000)
-        assert (refused.admitted, refused.live) == (False, 2)
-        assert (await store.admit_run(BOB, "main", "r3", 2, MINUTE, 1000)).admitted
-        await store.release_run(ALICE, "main", "r1")
-        await store.release_run(ALICE, "main", "never")
-        assert (await store.admit_run(ALICE, "main", "r3", 2, MINUTE, 1000)).live == 2
-
-    async def test_a_repeated_request_costs_nothing(self, store: RedisStore) -> None:
-        await store.admit_run(ALICE, "main", "r1", 1, MINUTE, 1000)
-        again = await store.admit_run(ALICE, "main", "r1", 1, MINUTE, 1000)
-        assert (again.admitted, again.live, again.repeated) == (True, 1, True)
-
-    async def test_the_same_id_on_another_gateway_is_another_run(self, store: RedisStore) -> None:
-        await store.admit_run(ALICE, "main", "r1", 1, MINUTE, 1000)
-        assert not (await store.admit_run(ALICE, "other", "r1", 1, MINUTE, 1000)).admitted
-
-    async def test_runs_end_unless_renewed(self, store: RedisStore) -> None:
-        for run in ("r1", "r2"):
-            await store.admit_run(ALICE, "main", run, 0, 1000, 10_000)
-        assert await store.renew_runs(ALICE, "main", ["r2", "never"], 1000, 10_500) == 1
-        assert await store.renew_runs(ALICE, "main", [], 1000, 10_500) == 0
-        assert (await store.admit_run(ALICE, "main", "r3", 2, 1000, 11_200)).live == 2
-        assert await store.renew_runs(ALICE, "main", ["r1", "r2", "r3"], 1000, 11_600) == 1
-
-    async def test_what_lives_no_more_is_taken_off(self, store: RedisStore) -> None:
-        for gateway, run, now in (("main", "a", 0), ("main", "b", 0), ("main", "young", 500), ("other", "a", 0)):
-            await store.admit_run(ALICE, gateway, run, 0, MINUTE, now)
-        await store.admit_run(BOB, "main", "a", 0, MINUTE, 0)
-        assert await store.release_dead_runs(ALICE, "main", ["b", "never"], MINUTE + 499) == 1
-        assert await store.release_dead_runs(ALICE, "main", ["b", "never"], MINUTE + 499) == 0
-        kept = [("main", "b"), ("main", "young"), ("other", "a")]
-        assert all([(await store.admit_run(ALICE, *run, 0, MINUTE, 600)).repeated for run in kept])
-        assert (await store.admit_run(ALICE, "main", "a", 3, MINUTE, 600)).live == 3
-        assert (await store.admit_run(BOB, "main", "a", 0, MINUTE, 600)).repeated
-
-    async def test_what_is_counted_beside_a_gateways_runs_stays(self, store: RedisStore) -> None:
-        for place in ("main", "main:acts"):
-            await store.admit_run(ALICE, place, "a", 0, MINUTE, 0)
-        assert await store.release_dead_runs(ALICE, "main", [], MINUTE) == 1
-        assert (await store.admit_run(ALICE, "main:acts", "a", 0, MINUTE, 0)).repeated
-
-    async def test_zero_is_no_limit(self, store: RedisStore) -> None:
-        admissions = [await store.admit_run(ALICE, "main", str(run), 0, MINUTE, 1000) for run in range(20)]
-        assert [admission.live for admission in admissions] == list(range(1, 21))
-
-    async def test_nothing_stays_for_ever(self, store: RedisStore, redis_client: Redis) -> None:
-        await store.admit_run(ALICE, "main", "r1", 1, MINUTE, 1000)
-        await store.admit_run(ALICE, "main", "r2", 0, 10, 1000)
-        [key] = await redis_client.keys("*")
-        assert 10 < await redis_client.pttl(key) <= MINUTE
-
-    @pytest.mark.parametrize("seed", range(5))
-    async def test_races_never_admit_more_than_the_limit(
-        self, engines: EmbeddedEngines, store: RedisStore, seed: int
-    ) -> None:
-        chance = random.Random(seed)
-        limit = chance.randint(1, 5)
-        async with RedisStore(RedisOptions(engines.redis_url)) as other:
-            runs = [str(number) for number in range(15)] * 2
-            chance.shuffle(runs)
-            admissions = await asyncio.gather(
-                *(chance.choice([store, other]).admit_run(ALICE, "main", run, limit, MINUTE, 1000) for run in runs)
-            )
-        admitted = {run for run, admission in zip(runs, admissions, strict=True) if admission.admitted}
-        assert len(admitted) == limit
-        assert sum(admission.admitted and not admission.repeated for admission in admissions) == limit
-
-    @given(
-        st.lists(
-            st.tuples(st.sampled_from(["admit", "release", "renew"]), st.integers(0, 5), st.integers(0, 40)),
-            max_size=30,
-        ),
-        st.integers(0, 3),
-    )
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_it_behaves_like_a_dictionary(
-        self,
-        engines: EmbeddedEngines,
-        steps: list[tuple[str, int, int]],
-        limit: int,
-    ) -> None:
-        """Against a model in plain Python; `ttl` is 50 and time moves as the steps say."""
-
-        async def play() -> None:
-            user, model, now = f"example|{next(fresh)}", dict[str, int](), 1_000
-            async with RedisStore(RedisOptions(engines.redis_url)) as store:
-                for verb, number, pause in steps:
-                    run, now = str(number), now + pause
-                    model = {known: end for known, end in model.items() if end > now}
-                    if verb == "admit":
-                        got = await store.admit_run(user, "main", run, limit, 50, now)
-                        assert got.repeated == (run in model)
-                        assert got.admitted == (run in model or not limit or len(model) < limit)
-                        model |= {run: now + 50} if got.admitted else {}
-                        assert got.live == len(model)
-                    elif verb == "release":
-                        await store.release_run(user, "main", run)
-                        model.pop(run, None)
-                    else:
-                        assert await store.renew_runs(user, "main", [run], 50, now) == (run in model)
-                        model |= {run: now + 50} if run in model else {}
-
-        with asyncio.Runner() as runner:
-            runner.run(play())
-
-
 class TestOwnership:
     async def test_the_first_claim_counts(self, store: RedisStore) -> None:
         assert not await store.owner_is("main", "run", ALICE)
@@ -226,14 +117,12 @@ class TestKeys:
     async def test_they_have_a_slot_and_no_names(self, store: RedisStore, redis_client: Redis) -> None:
         await store.acquire("gw:main", "owner", MINUTE)
         await store.pass_gate("gw:main", MINUTE)
-        await store.admit_run(ALICE, "main", "secret-run", 1, MINUTE, 1000)
         await store.claim_run("main", "secret-run", ALICE, MINUTE)
         keys = sorted(map(str, await redis_client.keys("*")))
-        assert len(keys) == 4
+        assert len(keys) == 3
         assert all(re.fullmatch(r"oc:\{(gw:main|[0-9a-f]{16})\}:[a-z0-9:]+", key) for key in keys)
-        [runs] = [key for key in keys if key.endswith(":runs")]
         [run] = [key for key in keys if ":run:" in key]
-        held = repr([keys, await redis_client.zrange(runs, 0, -1), await redis_client.get(run)])
+        held = repr([keys, await redis_client.get(run)])
         assert "alice" not in held
         assert "secret-run" not in held
 
@@ -241,8 +130,12 @@ class TestKeys:
     def test_every_script_is_explained_and_used(self, file: Path) -> None:
         text = file.read_text()
         assert text.startswith("-- ")
-        assert "-- KEYS[1] " in text
-        assert f'Script("{file.stem}")' in Path(module.__file__).read_text()
+        if file.stem.startswith("account"):
+            assert "KEYS" in text or "ARGV" in text
+            assert f'"{file.stem}"' in Path(accounts.__file__).read_text()
+        else:
+            assert "-- KEYS[1] " in text
+            assert f'Script("{file.stem}")' in Path(module.__file__).read_text()
 
 
 class TestForgottenScripts:
@@ -255,14 +148,16 @@ class TestForgottenScripts:
         assert await asyncio.gather(*gates) == [0] * 30
 
     async def test_flushing_all_the_time_doubles_nothing(self, store: RedisStore, redis_client: Redis) -> None:
+        keeper = AccountStore(store)
+
         async def flush() -> None:
             for _ in range(50):
                 await redis_client.script_flush()
 
         flushing = asyncio.create_task(flush())
-        admissions = [await store.admit_run(ALICE, "main", str(run), 0, MINUTE, 1000) for run in range(50)]
+        admissions = [await keeper.adopt(ask(ALICE, str(run))) for run in range(50)]
         await flushing
-        assert [admission.live for admission in admissions] == list(range(1, 51))
+        assert [admission.figures.runs for admission in admissions] == list(range(1, 51))
 
 
 class TestPipeline:
@@ -307,6 +202,15 @@ class TestPipeline:
         with pytest.raises(StorageAway):
             await store.ping()
         await store.close()
+
+
+async def answers(store: RedisStore) -> None:
+    """Return once it does."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(StorageAway):
+                return await store.ping()
+            await asyncio.sleep(0.05)
 
 
 class TestOutage:
@@ -364,6 +268,7 @@ class TestOutage:
                 await store.ping()
             assert not store.up
             await engines.start()
+            await answers(store)
             assert await store.owner_is("main", "run", ALICE)
             assert await store.claim_run("main", "run", ALICE, MINUTE)
         assert reports.states("redis") == ["up", "away", "up"]
@@ -390,7 +295,25 @@ class TestOutage:
                 await eventually(lambda: outcomes.count("ok") > 50)
                 os.kill(engines.pids["redis"], signal.SIGKILL)
             assert "away" in outcomes
+            await answers(store)
+
+    async def test_one_that_hangs_is_waited_for_by_one_at_a_time(self, tmp_path: Path) -> None:
+        """Each wait is as long as `answer_timeout`; two hundred of them one after another would take a minute and more."""
+        async with (
+            EmbeddedEngines(tmp_path, Reports(), postgres=False) as engines,
+            RedisStore(RedisOptions(engines.redis_url, answer_timeout=0.5)) as store,
+        ):
             await store.ping()
+            os.kill(engines.pids["redis"], signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(40):
+                    for _ in range(200):
+                        with pytest.raises(StorageAway):
+                            await store.ping()
+            finally:
+                os.kill(engines.pids["redis"], signal.SIGCONT)
+            await answers(store)
+            assert await store.claim_run("main", "run", ALICE, MINUTE)
 
     @pytest.mark.parametrize("url", ["", "http://u:secret@host", "redis://u:secret@host:port"])
     def test_no_url(self, url: str) -> None:

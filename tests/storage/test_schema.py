@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from sidecar.storage.postgres import Database
 from sidecar.storage.schema import migrate
 
 SQL = Path(schema.__file__).with_name("sql")
+TABLES = re.findall(r"^create table (\w+)", (SQL / "schema.sql").read_text(), re.MULTILINE)
 SUBJECTS = sorted(file.stem for file in SQL.glob("*.sql") if file.stem != "schema")
 
 
@@ -40,7 +42,7 @@ async def dump(url: str) -> str:
 async def test_migrations_end_at_the_schema(database_url: str) -> None:
     await execute(database_url, (SQL / "schema.sql").read_text())
     meant = await dump(database_url)
-    await execute(database_url, "drop table audit_log, user_openclaw_environments, oauth_users")
+    await execute(database_url, f"drop table {', '.join(TABLES)}")
     await migrate(database_url)
     migrated = await dump(database_url)
     assert "CREATE TABLE public.audit_log" in migrated
@@ -134,7 +136,9 @@ def test_every_query_has_a_sentence_and_a_user(subject: str) -> None:
     text = (SQL / f"{subject}.sql").read_text()
     named = queries.load(subject)
     assert len(named) == text.count("-- name:") > 0
-    code = Path(schema.__file__).with_name("postgres.py").read_text()
+    code = "".join(
+        Path(schema.__file__).with_name(f"{name}.py").read_text() for name in ("postgres", "ledger", "quotas")
+    )
     assert all(f'["{name}"]' in code for name in named)
 
 
