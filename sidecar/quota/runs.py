@@ -16,10 +16,10 @@ import hmac
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.errors import ForeignKey, SidecarError, StorageAway, TooManyRuns
+from sidecar.domain.quota import Admission, Outcome
+from sidecar.errors import ForeignKey, SidecarError, StorageAway
 
 CLAIM_MS = 24 * 3600 * 1000
 """How long the id of a run stays its user's: longer than a gateway remembers it."""
@@ -69,26 +69,12 @@ _Heard = tuple[Word, str, str]
 """Of which slug and run id."""
 
 
-class Admission(Protocol):
-    @property
-    def admitted(self) -> bool: ...
-
-    @property
-    def repeated(self) -> bool: ...
-
-
 class RunStore(Protocol):
-    """What Redis does for this room; `owner` is the user's slug. All raise StorageAway."""
+    """What Redis does for this room besides; `owner` is the user's slug. All raise StorageAway."""
 
     async def claim_run(self, gateway_id: str, run_id: str, user_id: str, ttl_ms: int) -> bool: ...
 
     async def owner_is(self, gateway_id: str, run_id: str, user_id: str) -> bool: ...
-
-    async def admit_run(
-        self, user_id: str, gateway_id: str, run_id: str, limit: int, ttl_ms: int, now_ms: int
-    ) -> Admission: ...
-
-    async def release_run(self, user_id: str, gateway_id: str, run_id: str) -> None: ...
 
     async def release_dead_runs(self, user_id: str, gateway_id: str, living: Iterable[str], ends_ms: int) -> int: ...
 
@@ -97,23 +83,35 @@ class RunStore(Protocol):
     ) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    concurrent_runs: int = 3
-    """Per user, over all replicas; 0: any number."""
+class RunAccounts(Protocol):
+    """What a run may cost, and where it is counted (`quota.accounts`). `admit`, `adopt` and `release` raise StorageAway."""
 
-    live_ms: int = LIVE_MS
+    async def admit(self, slug: str, place: str, run_id: str, session_key: str, ttl_ms: int) -> Admission: ...
+
+    async def adopt(self, slug: str, place: str, run_id: str, ttl_ms: int) -> bool: ...
+
+    async def release(self, slug: str, place: str, run_id: str) -> None: ...
+
+    def refusal(self, slug: str, admission: Admission) -> SidecarError: ...
 
 
 class Runs:
     """One gateway's runs. `slug` stands for the user: on a gateway, an agent's id says as much as a user id."""
 
     def __init__(
-        self, gateway_id: str, store: RunStore, options: RunOptions, secret: bytes, clock: Callable[[], float]
+        self,
+        gateway_id: str,
+        store: RunStore,
+        accounts: RunAccounts,
+        secret: bytes,
+        clock: Callable[[], float],
+        *,
+        live_ms: int = LIVE_MS,
     ) -> None:
         self.gateway_id = gateway_id
         self._store = store
-        self._options = options
+        self._accounts = accounts
+        self._live_ms = live_ms
         self._secret = secret
         self._clock = clock
         self._live: dict[str, str] = {}
@@ -131,22 +129,27 @@ class Runs:
         self.ask_living: Callable[[str], Awaitable[Collection[str] | None]] | None = None
         """The runs of a user that the gateway itself lists; None where it cannot tell. Raises SidecarError."""
 
-    async def begin(self, slug: str, run_id: str) -> tuple[str, bool]:
+    async def begin(self, slug: str, run_id: str, session_key: str = "") -> tuple[str, bool]:
         """Count a run in and make its id the user's: the id to use upstream, and whether it is counted for this request.
 
-        Counted first, so that a refused turn leaves nothing behind. Raises TooManyRuns, ForeignKey, StorageAway.
+        Counted first, so that a refused turn leaves nothing behind. Raises TooManyRuns, QuotaExceeded, ForeignKey, StorageAway.
         """
         likely = run_id if self._may_stay(slug, run_id) else self._mapped(slug, run_id)
-        counted = await self.admit(slug, likely)
+        counted = await self.admit(slug, likely, session_key)
         try:
             claimed = await self.claim(slug, run_id)
+        except StorageAway:
+            if not counted:
+                raise
+            claimed = self._mapped(slug, run_id)  # it may start, and nobody else can come to this id
         except SidecarError:
             if counted:
                 self.ended(slug, likely)
             raise
         if claimed != likely:
-            await self._store.release_run(slug, self.gateway_id, likely)
-            counted = await self.admit(slug, claimed)
+            with contextlib.suppress(StorageAway):
+                await self._accounts.release(slug, self.gateway_id, likely)
+            counted = await self.admit(slug, claimed, session_key)
         if counted:
             self._over.pop((slug, claimed), None)
         return claimed, counted
@@ -178,24 +181,20 @@ class Runs:
         text = f"openclaw-sidecar/run/v1\0{slug}\0{run_id}"
         return hmac.digest(self._secret, text.encode(), "sha256").hex()[:48]
 
-    async def admit(self, slug: str, run_id: str) -> bool:
-        """Count the run in; False where it was counted before and lives: a repeated request. Raises TooManyRuns, StorageAway."""
-        limit = self._options.concurrent_runs
-        admission = await self._admission(slug, run_id)
-        if not admission.admitted and await self._forget_dead(slug):
-            admission = await self._admission(slug, run_id)
+    async def admit(self, slug: str, run_id: str, session_key: str = "") -> bool:
+        """Count the run in; False where it was counted before and lives: a repeated request.
+
+        Raises TooManyRuns, QuotaExceeded, StorageAway.
+        """
+        admission = await self._admission(slug, run_id, session_key)
+        if admission.outcome is Outcome.RUNS and await self._forget_dead(slug):
+            admission = await self._admission(slug, run_id, session_key)
         if not admission.admitted:
-            raise TooManyRuns(
-                f"{limit} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
-                details={"limit": limit},
-            )
+            raise self._accounts.refusal(slug, admission)
         return not admission.repeated
 
-    async def _admission(self, slug: str, run_id: str) -> Admission:
-        options = self._options
-        return await self._store.admit_run(
-            slug, self._list(run_id), run_id, options.concurrent_runs, options.live_ms, self._now_ms()
-        )
+    async def _admission(self, slug: str, run_id: str, session_key: str) -> Admission:
+        return await self._accounts.admit(slug, self._list(run_id), run_id, session_key, self._live_ms)
 
     def _list(self, run_id: str) -> str:
         """Where it is counted: acts beside the runs, of which the gateway says which live."""
@@ -212,7 +211,7 @@ class Runs:
         self._asked_at[slug] = self._clock()
         if len(self._asked_at) > MOST_ASKED:
             del self._asked_at[next(iter(self._asked_at))]
-        untouched = self._now_ms() + self._options.live_ms - SETTLE_MS
+        untouched = self._now_ms() + self._live_ms - SETTLE_MS
         try:
             living = await self.ask_living(slug)
         except SidecarError:
@@ -277,7 +276,7 @@ class Runs:
 
     async def _tell_and_renew(self) -> None:
         loop = asyncio.get_running_loop()
-        every = self._options.live_ms / 3000
+        every = self._live_ms / 3000
         renew_at = loop.time() + every
         while True:
             if loop.time() >= renew_at:  # also while something is heard all the time
@@ -312,9 +311,9 @@ class Runs:
             if slug == NOBODY:
                 continue
             if word is Word.ENDED:
-                yield self._store.release_run(slug, self._list(run_id), run_id)
+                yield self._accounts.release(slug, self._list(run_id), run_id)
             elif word is Word.BEGAN:
-                yield self._store.admit_run(slug, self.gateway_id, run_id, 0, self._options.live_ms, self._now_ms())
+                yield self._accounts.adopt(slug, self.gateway_id, run_id, self._live_ms)
 
     async def _renew(self) -> None:
         lists: dict[tuple[str, str], list[str]] = {}
@@ -325,7 +324,10 @@ class Runs:
                 lists.setdefault((slug, self._list(run_id)), []).append(run_id)
         for (slug, place), run_ids in lists.items():
             try:
-                await self._store.renew_runs(slug, place, run_ids, self._options.live_ms, self._now_ms())
+                renewed = await self._store.renew_runs(slug, place, run_ids, self._live_ms, self._now_ms())
+                if renewed < len(run_ids):  # Redis was emptied
+                    for run_id in run_ids:
+                        await self._accounts.adopt(slug, place, run_id, self._live_ms)
             except StorageAway:
                 return
 

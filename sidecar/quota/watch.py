@@ -72,6 +72,10 @@ class Watch:
                     self._note(key, (run_id,))
         return seen
 
+    def sessions_of(self, slug: str) -> list[str]:
+        """In which runs of this user live, as far as it was told."""
+        return [key for key, living in self._living.items() if living and self._slug(key) == slug]
+
     def forget(self) -> None:
         """The gateway is lost."""
         self._living.clear()

@@ -1,3 +1,4 @@
-from tests.storage.engines import engines, redis_client, store
+from tests.quota.books import books
+from tests.storage.engines import database, database_url, engines, redis_client, store
 
-__all__ = ["engines", "redis_client", "store"]
+__all__ = ["books", "database", "database_url", "engines", "redis_client", "store"]

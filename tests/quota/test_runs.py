@@ -26,13 +26,13 @@ from sidecar.quota.runs import (
     NOBODY,
     SETTLE_MS,
     WISH_MS,
-    RunOptions,
     Runs,
     new_run_id,
 )
 from sidecar.storage.availability import silent
 from sidecar.storage.embedded import EmbeddedEngines
 from sidecar.storage.redis import RedisOptions, RedisStore, _run
+from tests.quota.books import accounts_of, runs_limit
 from tests.stack.process import free_port
 
 ALICE, BOB = "u-alice", "u-bob"
@@ -40,7 +40,8 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 def runs_of(store: RedisStore, limit: int = 2, live_ms: int = 180_000, gateway: str = "main") -> Runs:
-    return Runs(gateway, store, RunOptions(limit, live_ms), SECRET, time.time)
+    accounts = accounts_of(store, runs_limit(limit), gateway=gateway)
+    return Runs(gateway, store, accounts, SECRET, time.time, live_ms=live_ms)
 
 
 def an_id(word: str) -> str:
@@ -90,7 +91,7 @@ async def test_the_limit_is_per_user_and_says_how_many(store: RedisStore) -> Non
     assert [await start(runs, ALICE, an_id(f"a{number}")) for number in range(2)] == [True, True]
     with pytest.raises(TooManyRuns) as refused:
         await start(runs, ALICE, an_id("a2"))
-    assert refused.value.details == {"limit": 2}
+    assert refused.value.details == {"limit": 2, "used": 2}
     assert not refused.value.retryable
     assert await start(runs, BOB, an_id("b0"))
 
@@ -122,6 +123,17 @@ async def test_what_ended_does_not_count(store: RedisStore) -> None:
             runs.started(ALICE, an_id(f"a{number}"))
             runs.ended(ALICE, an_id(f"a{number}"))
             runs.ended(ALICE, an_id(f"probe-of-{ALICE}"))
+
+
+async def test_what_lives_counts_again_after_redis_was_emptied(store: RedisStore, redis_client: Redis) -> None:
+    async with telling(runs_of(store, limit=1, live_ms=600)) as runs:
+        await start(runs, ALICE, an_id("a0"))
+        runs.started(ALICE, an_id("a0"))
+        await counts(runs, ALICE)
+        await redis_client.flushdb()
+        await counts(runs, ALICE)
+        runs.ended(ALICE, an_id("a0"))
+        await free_again(runs, ALICE)
 
 
 async def test_an_id_is_the_first_ones_and_another_gets_one_of_its_own(store: RedisStore) -> None:
@@ -245,7 +257,7 @@ async def test_a_run_that_the_gateway_began_by_itself_counts(store: RedisStore) 
                     await runs.admit(ALICE, an_id("probe"))
                 except TooManyRuns:
                     break
-                await store.release_run(ALICE, "main", an_id("probe"))
+                await runs._accounts.release(ALICE, "main", an_id("probe"))
         runs.ended(ALICE, an_id("queued-work"))
         await free_again(runs, ALICE)
 
@@ -349,7 +361,8 @@ async def test_of_ends_only_the_latest_are_remembered(store: RedisStore) -> None
 
 async def test_no_run_is_kept_on_the_count_for_ever(store: RedisStore) -> None:
     now = [1_000_000.0]
-    runs = Runs("main", store, RunOptions(1, 300), SECRET, lambda: now[0])
+    accounts = accounts_of(store, runs_limit(1), clock=lambda: now[0])
+    runs = Runs("main", store, accounts, SECRET, lambda: now[0], live_ms=300)
     async with telling(runs):
         runs.started(ALICE, an_id("its end was lost"))
         await asyncio.sleep(0.5)
@@ -420,7 +433,8 @@ class Asked:
         self.fails = False
         self.of: list[str] = []
         self.now = 1_000_000.0
-        self.runs = Runs("main", store, RunOptions(limit), SECRET, lambda: self.now)
+        accounts = accounts_of(store, runs_limit(limit), clock=lambda: self.now)
+        self.runs = Runs("main", store, accounts, SECRET, lambda: self.now)
         self.runs.ask_living = self.answer
 
     async def answer(self, slug: str) -> Collection[str] | None:
@@ -454,12 +468,12 @@ async def test_an_act_counts_while_it_goes_on_though_no_gateway_lists_it(store: 
     await asked.runs.admit(ALICE, f"{ACT}1")
     with asked.runs.holding(ALICE, f"{ACT}1"):
         for _ in range(3):
-            asked.now += asked.runs._options.live_ms / 3000
+            asked.now += asked.runs._live_ms / 3000
             await asked.runs._renew()
             with pytest.raises(TooManyRuns):
                 await start(asked.runs, ALICE, an_id("next"))
     assert len(asked.of) == 3
-    asked.now += asked.runs._options.live_ms / 1000 + 1
+    asked.now += asked.runs._live_ms / 1000 + 1
     await asked.runs._renew()
     assert await start(asked.runs, ALICE, an_id("next")), "nobody holds it any more"
 
