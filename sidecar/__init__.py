@@ -16,9 +16,10 @@ The rooms, from the edge inward (`pyproject.toml` holds the contract; siblings d
     cli           run, config, and what an operator types
     doctor        is it safe? looks, judges, and with --attack tries
     app           wires the rooms; start, readiness, shutdown
+    options       settings → what each room takes                    listening which paths are answered, and where
     settings      one tree, from TOML and the environment
     relay         THE way of a frame: `relay/connection.py`          api   /healthz, /readyz, /metrics, status
-    environments  a user's agent and workspace, made once
+    environments  a user's agent and workspace, made once              usage    model calls → the ledger
     gateways      dialling a gateway; the sidecar's own connection to it; whose an id is
     identity      token → Principal                                  quota may this run start?
     storage       Redis, SQL, embedded engines    telemetry facts → logs, metrics    wire frames on a socket

@@ -14,41 +14,56 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from aiohttp import web
-
+from sidecar.api.bearer import Bearers
 from sidecar.api.health import Check, Health
+from sidecar.api.reports import Reports
 from sidecar.api.status import Status
 from sidecar.environments.provisioning import Provisioner
 from sidecar.environments.service import EnvironmentOptions, Environments
-from sidecar.errors import EngineError, SidecarError
+from sidecar.errors import SidecarError
 from sidecar.gateways.admin import AdminConnection, State
 from sidecar.gateways.configuration import AgentOptions
 from sidecar.gateways.handles import Handles
 from sidecar.gateways.options import GatewayOptions
 from sidecar.identity.fetch import HttpFetch
-from sidecar.identity.options import IssuerOptions
 from sidecar.identity.verifier import Verifier
+from sidecar.listening import listen, operators_routes, routes
+from sidecar.options import gateway_options, house_options, issuer_options, prices, quota_options
 from sidecar.policy.table import Table, read_table
-from sidecar.quota.runs import RunOptions, Runs
+from sidecar.quota.accounts import Accounts
+from sidecar.quota.runs import Runs
+from sidecar.quota.watch import Watch
+from sidecar.relay.cutting import Cutter
 from sidecar.relay.door import Door
 from sidecar.relay.ports import Rooms
-from sidecar.relay.server import House, HouseOptions
+from sidecar.relay.server import House
 from sidecar.settings import Settings
+from sidecar.storage.accounts import AccountStore
 from sidecar.storage.embedded import EmbeddedEngines
+from sidecar.storage.ledger import Ledger, months_ahead
 from sidecar.storage.postgres import Database, DatabaseOptions
+from sidecar.storage.quotas import QuotaBook
 from sidecar.storage.redis import RedisOptions, RedisStore
 from sidecar.storage.schema import migrate
 from sidecar.storage.seal import load_seal
+from sidecar.storage.spool import Spool
 from sidecar.telemetry.facts import EngineState, Unexpected
-from sidecar.telemetry.metrics import CONTENT_TYPE
 from sidecar.telemetry.reporter import Telemetry
+from sidecar.usage.alerts import Alerts
+from sidecar.usage.collector import Collector, Ports
+from sidecar.usage.estimates import Estimates
+from sidecar.usage.keeping import keep_partitions
+from sidecar.usage.open_runs import OpenRuns
+from sidecar.usage.prices import Prices
+from sidecar.usage.transcripts import Transcripts
+from sidecar.usage.webhook import Webhook
+from sidecar.usage.writer import Writer
 
 TABLES = Path(__file__).parent / "policy"
-IDLE_SECONDS = 30
-"""How long a connection may stay without a request: who has not even asked costs no more than this."""
 
 
 @dataclass(slots=True)
@@ -61,6 +76,19 @@ class App:
     telemetry: Telemetry
     engines: EmbeddedEngines
     doors: dict[str, Door]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What all gateways of this process share."""
+
+    database: Database
+    redis: RedisStore
+    ledger: Ledger
+    writer: Writer
+    book: QuotaBook
+    accounts: dict[str, Accounts] = field(default_factory=dict)
+    """By gateway id."""
 
 
 async def run(settings: Settings) -> None:
@@ -102,19 +130,26 @@ async def serving(
         redis = await stack.enter_async_context(RedisStore(RedisOptions(redis_url), report_engine))
         telemetry.start(database)
         stack.push_async_callback(telemetry.stop)
+        writer = await _writer(settings, database, telemetry, clock, stack)
+        stores = Stores(database, redis, Ledger(database), writer, QuotaBook(database))
+        await _webhook(settings, stores, telemetry, clock, stack)
         verifier = await _verifier(settings, clock, telemetry, stack)
         doors = {
-            row.id: await _door(settings, row_options, policy, (database, redis), telemetry, seal, clock, stack)
+            row.id: await _door(settings, row_options, policy, stores, telemetry, seal, clock, stack)
             for row, row_options in zip(settings.gateways, gateway_options(settings), strict=True)
         }
         environments = _environments(settings, database, doors, clock)
         rooms = Rooms(verifier.verify, environments.ready, doors.__getitem__, telemetry.report)
-        house = House(rooms, _house_options(settings), telemetry.report, clock)
-        health = Health(lambda: _checks(database, redis, verifier, doors))
-        status = Status(verifier.verify, environments.find, doors.get, telemetry.report)
-        url = await _listen(stack, settings.server.host, settings.server.port, _routes(house, health, status))
-        metrics_url = await _listen(
-            stack, settings.server.host, settings.server.metrics_port, _operators_routes(telemetry, health)
+        house = House(rooms, house_options(settings), telemetry.report, clock)
+        health = Health(lambda: _checks(stores, verifier, doors))
+        bearers = Bearers(verifier.verify, telemetry.report)
+        status = Status(environments.find, doors.get)
+        reports = Reports(stores.ledger, stores.book, stores.accounts, ZoneInfo(settings.quota.timezone), clock)
+        url = await listen(
+            stack, settings.server.host, settings.server.port, routes(house, health, bearers, status, reports)
+        )
+        metrics_url = await listen(
+            stack, settings.server.host, settings.server.metrics_port, operators_routes(telemetry, health)
         )
         try:
             yield App(url, metrics_url, house, telemetry, engines, doors)
@@ -145,77 +180,120 @@ async def _verifier(
     return verifier
 
 
-def issuer_options(settings: Settings) -> list[IssuerOptions]:
-    """Each issuer of the settings, in their order."""
-    return [
-        IssuerOptions(
-            name=row.name,
-            issuer=row.issuer,
-            audience=row.audience,
-            jwks_url=row.jwks_url,
-            algorithms=row.algorithms,
-            user_claim=row.user_claim,
-            roles_claim=row.roles_claim,
-            leeway_seconds=row.leeway_seconds,
-            readable_ids=row.readable_ids,
-        )
-        for row in settings.identity.issuers
-    ]
+async def _webhook(
+    settings: Settings,
+    stores: Stores,
+    telemetry: Telemetry,
+    clock: Callable[[], float],
+    stack: contextlib.AsyncExitStack,
+) -> None:
+    hook = settings.quota.webhook
+    if hook.url:
+        secret = hook.secret.get_secret_value().encode()
+        await _kept(stack, Webhook(hook.url, secret, stores.book, telemetry.report, clock).run, telemetry)
 
 
-def gateway_options(settings: Settings) -> list[GatewayOptions]:
-    """How each gateway of the settings is reached, in their order."""
-    return [
-        GatewayOptions(
-            id=row.id,
-            url=row.url,
-            auth=row.auth,
-            user_header=row.user_header,
-            password=row.password.get_secret_value(),
-            admin_user=row.admin_user,
-            token=row.token.get_secret_value(),
-            public_origin=settings.server.public_url,
-            shared_agent=row.shared_agent if row.namespace == "shared-agent" else "",
-            shared_tools_allow=row.shared_tools_allow,
-            accepts_workspace=row.accepts_workspace,
-            allow_open_gateway=row.allow_open_gateway,
-            trusted_versions=row.trusted_versions,
-        )
-        for row in settings.gateways
-    ]
+async def _writer(
+    settings: Settings,
+    database: Database,
+    telemetry: Telemetry,
+    clock: Callable[[], float],
+    stack: contextlib.AsyncExitStack,
+) -> Writer:
+    """The way into the ledger, and the months of the ledger itself."""
+    ledger, usage = Ledger(database), settings.usage
+    spool = stack.enter_context(Spool(settings.storage.data_dir / "spool", usage.spool_max_mb * 1_000_000))
+    writer = Writer(ledger, spool, telemetry.report)
+    await _kept(stack, writer.run, telemetry)
+    await _kept(
+        stack,
+        lambda: keep_partitions(ledger, months_ahead, usage.retention_months, clock, telemetry.report),
+        telemetry,
+    )
+    return writer
 
 
 async def _door(
     settings: Settings,
     gateway: GatewayOptions,
     tables: Sequence[Table],
-    stores: tuple[Database, RedisStore],
+    stores: Stores,
     telemetry: Telemetry,
     seal: bytes,
     clock: Callable[[], float],
     stack: contextlib.AsyncExitStack,
 ) -> Door:
-    database, redis = stores
     if gateway.auth != "trusted-proxy":
         tables = [table.without_profiles() for table in tables]
     admin = AdminConnection(gateway, tables, telemetry.report, lambda error: _unexpected(telemetry, "gateways", error))
+    owner = secrets.token_hex(8)
+    makers = _makers(settings, gateway, admin, stores, telemetry, owner)
+    accounts = _accounts(settings, gateway, stores, telemetry, clock)
+    runs = Runs(gateway.id, stores.redis, accounts, seal, clock)
+    handles = Handles(gateway.id, stores.redis)
+    collector = _collector(settings, gateway, admin, stores, accounts, telemetry, owner, clock)
+    accounts.metered = collector.metered
+    collector.endings.on_dead.append(runs.ended)
+    alerts = Alerts(gateway.id, stores.book, accounts.options, telemetry.report, clock)
+    watch = Watch(runs, gateway.layout)
+    cutter = Cutter(gateway.id, admin, watch.sessions_of, accounts.options, telemetry.report, clock)
+    accounts.on_standing += [alerts.stands, cutter.stands]
+    door = Door(gateway, admin, makers, runs, handles, collector, watch, seal)
+    alerts.on_alert.append(door.tell_alert)
+    rooms = (collector, admin, makers, runs, handles, accounts, alerts, cutter)
+    for room in rooms:
+        await _kept(stack, room.run, telemetry)
+    return door
+
+
+def _makers(
+    settings: Settings,
+    gateway: GatewayOptions,
+    admin: AdminConnection,
+    stores: Stores,
+    telemetry: Telemetry,
+    owner: str,
+) -> Provisioner:
     shared = bool(gateway.shared_agent)
     tools_allow = gateway.shared_tools_allow if shared else settings.environments.tools_allow
-    options = AgentOptions(tools_allow, settings.environments.model_allow, shared=shared)
-    makers = Provisioner(
+    return Provisioner(
         admin,
-        redis,
-        options,
+        stores.redis,
+        AgentOptions(tools_allow, settings.environments.model_allow, shared=shared),
         telemetry.report,
-        owner=secrets.token_hex(8),
+        owner=owner,
         root=settings.environments.root,
-        roster=lambda: database.agents_on(gateway.id),
+        roster=lambda: stores.database.agents_on(gateway.id),
     )
-    runs = Runs(gateway.id, redis, RunOptions(settings.quota.concurrent_runs), seal, clock)
-    handles = Handles(gateway.id, redis)
-    for work in (admin.run, makers.run, runs.run, handles.run):
-        await _kept(stack, work, telemetry)
-    return Door(gateway, admin, makers, runs, handles, seal)
+
+
+def _accounts(
+    settings: Settings, gateway: GatewayOptions, stores: Stores, telemetry: Telemetry, clock: Callable[[], float]
+) -> Accounts:
+    store, options = AccountStore(stores.redis), quota_options(settings)
+    accounts = Accounts(gateway.id, store, stores.ledger, stores.book, options, telemetry.report, clock)
+    stores.accounts[gateway.id] = accounts
+    stores.writer.on_recorded.append(
+        lambda calls: accounts.recorded([call for call in calls if call.gateway_id == gateway.id])
+    )
+    return accounts
+
+
+def _collector(
+    settings: Settings,
+    gateway: GatewayOptions,
+    admin: AdminConnection,
+    stores: Stores,
+    accounts: Accounts,
+    telemetry: Telemetry,
+    owner: str,
+    clock: Callable[[], float],
+) -> Collector:
+    estimates, table = Estimates(gateway.id, stores.ledger), Prices(prices(settings))
+    transcripts = Transcripts(gateway.id, gateway.layout, admin, estimates, table, telemetry.report, clock)
+    open_runs = OpenRuns(gateway.id, gateway.layout, stores.ledger, clock)
+    ports = Ports(stores.redis, stores.ledger, stores.writer, accounts, transcripts, open_runs)
+    return Collector(gateway.id, ports, telemetry.report, owner)
 
 
 def shipped_tables() -> list[Table]:
@@ -275,20 +353,7 @@ def _for_new_users(doors: dict[str, Door]) -> list[str]:
     return ready or [gateway_id for gateway_id, door in doors.items() if door.admin.serves]
 
 
-def _house_options(settings: Settings) -> HouseOptions:
-    server = settings.server
-    return HouseOptions(
-        origins=server.origins,
-        trusted_proxies=server.trusted_proxies,
-        max_connections=server.max_connections,
-        max_connections_per_user=server.max_connections_per_user,
-        max_unauthenticated_per_address=server.max_unauthenticated_per_address,
-        drain_seconds=server.drain_seconds,
-        slow_client_seconds=server.slow_client_seconds,
-    )
-
-
-def _checks(database: Database, redis: RedisStore, verifier: Verifier, doors: dict[str, Door]) -> list[Check]:
+def _checks(stores: Stores, verifier: Verifier, doors: dict[str, Door]) -> list[Check]:
     async def issuers() -> str:
         return "" if verifier.ready() else "no issuer's keys are known"
 
@@ -296,14 +361,19 @@ def _checks(database: Database, redis: RedisStore, verifier: Verifier, doors: di
         whys = [await door.why_not_ready() for door in doors.values()]
         return "" if "" in whys else "; ".join(whys)
 
+    closes = any(accounts.options.closes for accounts in stores.accounts.values())
     return [
-        Check("postgres", lambda: _answers(database.ping)),
-        Check("redis", lambda: _answers(redis.ping)),
+        Check("postgres", lambda: _answers(stores.database.ping)),
+        Check("redis", lambda: _answers(stores.redis.ping), required=closes),
         Check("issuers", issuers),
         Check("gateways", any_gateway),
         *(
             Check(f"gateway:{gateway_id}", door.why_not_ready, required=False, doubt=door.doubt)
             for gateway_id, door in doors.items()
+        ),
+        *(
+            Check(f"quotas:{gateway_id}", accounts.why_blind, required=False)
+            for gateway_id, accounts in stores.accounts.items()
         ),
     ]
 
@@ -314,39 +384,3 @@ async def _answers(ping: Callable[[], Awaitable[None]]) -> str:
     except SidecarError as error:
         return error.message
     return ""
-
-
-def _routes(house: House, health: Health, status: Status) -> list[web.RouteDef]:
-    return [
-        web.get("/", house.accept),
-        web.get("/ws", house.accept),
-        web.get("/healthz", health.alive),
-        web.get("/readyz", health.ready),
-        web.get("/api/openclaw/status", status.get),
-    ]
-
-
-def _operators_routes(telemetry: Telemetry, health: Health) -> list[web.RouteDef]:
-    async def metrics(request: web.Request) -> web.Response:  # noqa: ARG001 - an aiohttp handler
-        return web.Response(body=telemetry.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    return [web.get("/metrics", metrics), web.get("/readyz", health.explained)]
-
-
-async def _listen(stack: contextlib.AsyncExitStack, host: str, port: int, routes: list[web.RouteDef]) -> str:
-    """Listen until the stack unwinds; the URL. Raises EngineError where the address is taken."""
-    application = web.Application()
-    application.add_routes(routes)
-    runner = web.AppRunner(
-        application, access_log=None, handle_signals=False, shutdown_timeout=2, keepalive_timeout=IDLE_SECONDS
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise EngineError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port in [server]"
-        ) from None
-    bound = runner.addresses[0][1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"

@@ -7,10 +7,12 @@
     │   ├── MalformedFrame     not a frame that a gateway client would send
     │   ├── TokenRefused       no, a bad, or an ended credential
     │   ├── OriginRefused      a browser page that is not ours
+    │   ├── BadQuery           an address of the HTTP API with parameters that mean nothing
     │   ├── MethodRefused      method or parameter that no policy row opens
     │   ├── ForeignKey         names something outside the caller's namespace
     │   ├── GatewayNotCovered  no run on a gateway of a version that no policy table covers
     │   ├── TooManyRuns        the user's own concurrent runs are used up
+    │   ├── QuotaExceeded      the user's own tokens, money, turns of a day or of a minute are
     │   ├── TooManyRequests    too many requests of one connection wait for their answer
     │   └── HouseFull          too many sockets of one address, one user, or in all
     └── Outage                 a dependency is away; retryable, nobody's fault who asks
@@ -114,6 +116,11 @@ class MalformedFrame(Refusal):
     status = 400
 
 
+class BadQuery(Refusal):
+    detail_code = "BAD_QUERY"
+    status = 400
+
+
 class TokenRefused(Refusal):
     """`reason` is a fixed word for logs and metrics (`expired`, `signature`, `audience` …), never token content."""
 
@@ -152,6 +159,14 @@ class TooManyRuns(Refusal):
 
     code = "UNAVAILABLE"
     detail_code = "TOO_MANY_RUNS"
+    status = 429
+
+
+class QuotaExceeded(Refusal):
+    """`detail_code` says which quota; `details` has `used`, `limit` and `resetsAt` (Unix ms). Not `retryable`, as TooManyRuns."""
+
+    code = "UNAVAILABLE"
+    detail_code = "QUOTA_EXCEEDED"
     status = 429
 
 

@@ -76,18 +76,18 @@ def local_root(loaded: settings.Settings) -> Path | None:
 
 def patient_of(loaded: settings.Settings, gateway: str | None) -> Patient:
     """What the settings say is to be looked at; all gateways, or one of them."""
-    from sidecar import app  # noqa: PLC0415 - see above
+    from sidecar import app, options  # noqa: PLC0415 - see above
     from sidecar.doctor.checkup import Patient  # noqa: PLC0415 - see above
 
     storage = loaded.storage
     return Patient(
         gateways=[
-            (options, expected_of(loaded, row))
-            for row, options in zip(loaded.gateways, app.gateway_options(loaded), strict=True)
+            (how, expected_of(loaded, row))
+            for row, how in zip(loaded.gateways, options.gateway_options(loaded), strict=True)
             if gateway in {None, row.id}
         ],
         tables=app.shipped_tables(),
-        issuers=app.issuer_options(loaded),
+        issuers=options.issuer_options(loaded),
         problems=settings.warnings(loaded),
         data_dir=storage.data_dir,
         database_url=storage.database_url.get_secret_value(),

@@ -19,12 +19,12 @@ NOT_COMPARED = 2
 def diff(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Compare each gateway, or the one that is named. Raises ConfigurationError."""
     loaded = settings.load(arguments.config, environ)
-    from sidecar import app  # noqa: PLC0415 - so that other commands need not wait for it to be imported
+    from sidecar import app, options  # noqa: PLC0415 - so that other commands need not wait for it to be imported
     from sidecar.cli import gateway_diff  # noqa: PLC0415 - the same
     from sidecar.policy.coverage import read_reviewed  # noqa: PLC0415 - the same
     from sidecar.policy.schema import SchemaError, read_schema  # noqa: PLC0415 - the same
 
-    wanted = [row for row in app.gateway_options(loaded) if arguments.gateway in {None, row.id}]
+    wanted = [row for row in options.gateway_options(loaded) if arguments.gateway in {None, row.id}]
     if not wanted:
         print(f"sidecar: no gateway is called {plain(arguments.gateway)}; look at `gateways[].id`", file=sys.stderr)
         return NOT_COMPARED

@@ -1,4 +1,5 @@
-"""`sidecar run`, `sidecar config check|reference`, `sidecar doctor`, `sidecar gateway diff`, `sidecar audit tail`.
+"""`sidecar run`, `sidecar config check|reference`, `sidecar doctor`, `sidecar gateway diff`, `sidecar audit tail`,
+`sidecar usage report|backfill|reconcile`, `sidecar quota show|set|reset`.
 
 Exit codes: 0 done, 1 it could not run or broke, 2 the command line or the configuration is wrong.
 """
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sidecar import __version__
-from sidecar.cli import audit, config, doctor, gateway, run
+from sidecar.cli import audit, config, doctor, gateway, quota, run, usage
 from sidecar.errors import ConfigurationError, SidecarError
 
 _INTERRUPTED = 130
@@ -58,6 +59,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     command.set_defaults(command=run.run)
 
+    _add_config_commands(commands)
+    _add_config(doctor.add_command(commands))
+
+    for name, what, add_commands in (
+        ("gateway", "look at the gateways", gateway.add_commands),
+        ("audit", "look at the audit log", audit.add_commands),
+    ):
+        group = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        _add_config(add_commands(group.add_subparsers(title="commands", metavar="COMMAND", required=True)))
+    for name, what, add_several in (
+        ("usage", "look at the ledger of usage", usage.add_commands),
+        ("quota", "look at what users may, and change it", quota.add_commands),
+    ):
+        group = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        for command in add_several(group.add_subparsers(title="commands", metavar="COMMAND", required=True)):
+            _add_config(command)
+    return parser
+
+
+def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group = commands.add_parser("config", help="look at the configuration", description="Look at the configuration.")
     subcommands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     command = subcommands.add_parser(
@@ -75,16 +96,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Print every setting with type, default, meaning and variable, and every metric.",
     )
     command.set_defaults(command=config.reference)
-
-    _add_config(doctor.add_command(commands))
-
-    for name, what, add_commands in (
-        ("gateway", "look at the gateways", gateway.add_commands),
-        ("audit", "look at the audit log", audit.add_commands),
-    ):
-        group = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
-        _add_config(add_commands(group.add_subparsers(title="commands", metavar="COMMAND", required=True)))
-    return parser
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

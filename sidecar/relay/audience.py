@@ -25,6 +25,9 @@ class Listener(Protocol):
     def listen(self, key: str) -> asyncio.Future[None] | None:
         """See to it that the events of the session `key` come. What is still to be waited for; None where they come already."""
 
+    def say(self, event: bytes) -> None:
+        """Give the client an event of ours."""
+
 
 @dataclass(slots=True)
 class _Company:
@@ -68,6 +71,12 @@ class Audience:
             company.remember(key)
             for listener in company.listeners:
                 listener.listen(key)
+
+    def say(self, slug: str, event: bytes) -> None:
+        """To all of the user who are here."""
+        company = self._companies.get(slug)
+        for listener in company.listeners if company is not None else ():
+            listener.say(event)
 
     async def tell(self, slug: str, key: str) -> None:
         """A request is about to do something in this session: returns once everybody listens, or after `WAIT_SECONDS`."""

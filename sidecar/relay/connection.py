@@ -15,7 +15,16 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.errors import DENIALS, ForeignKey, GatewayAway, MalformedFrame, SidecarError, TooManyRequests
+from sidecar.errors import (
+    DENIALS,
+    ForeignKey,
+    GatewayAway,
+    MalformedFrame,
+    QuotaExceeded,
+    SidecarError,
+    TooManyRequests,
+    TooManyRuns,
+)
 from sidecar.policy import requests
 from sidecar.policy.own import NOTHING
 from sidecar.policy.responses import error_of_gateway, filtered
@@ -24,7 +33,7 @@ from sidecar.protocol.handshake import MAX_ADMIN_FRAME_BYTES
 from sidecar.protocol.requests import AnswerableFrame, Request, decode, encode
 from sidecar.protocol.websocket import Message
 from sidecar.quota.runs import new_run_id
-from sidecar.relay.errands import Errands, reset_notice
+from sidecar.relay.errands import Errands, refusal_notice, reset_notice, shown_as_banner
 from sidecar.relay.events import EventPath
 from sidecar.relay.scope import MAX_PENDING, Pending, Scope
 from sidecar.relay.subscriptions import Listening
@@ -241,7 +250,10 @@ class _ClientLeg:
             self._connection.client.send(frames.response(request.id, {"runId": decision.new_run, "status": "started"}))
             self._connection.client.send(reset_notice(decision))
             return None
-        params, new_run = await errands.begun(decision, params, request.id)
+        begun = await self._begun(decision, params, request)
+        if begun is None:
+            return None
+        params, new_run = begun
         if not await self._connection.listening.forwards(request.id, decision.row, params):
             return None
         scope.pending[request.id] = Pending(decision.row, new_run)
@@ -250,6 +262,21 @@ class _ClientLeg:
             return None
         changed = decision.changed or params is not decision.params
         return encode(request.id, request.method, params) if changed else request.raw
+
+    async def _begun(
+        self, decision: requests.Forward, params: dict[str, Any], request: Request
+    ) -> tuple[dict[str, Any], str] | None:
+        """As `Errands.begun`; None where a turn that does not fit was refused as its client shows it best."""
+        connection = self._connection
+        try:
+            return await connection.errands.begun(decision, params, request.id)
+        except (QuotaExceeded, TooManyRuns) as error:
+            if not shown_as_banner(connection.scope.hello.client_id, decision):
+                raise
+            connection.denied(request.method, error, request.id)
+            connection.client.send(frames.response(request.id, {"runId": decision.new_run, "status": "started"}))
+            connection.client.send(refusal_notice(decision, error))
+            return None
 
 
 class _GatewayLeg(EventPath):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sidecar.domain.alerts import Crossing
 from sidecar.environments.provisioning import Provisioner
 from sidecar.gateways.admin import AdminConnection, State
 from sidecar.gateways.greeting import Upstream, greet_as_user
@@ -13,16 +14,30 @@ from sidecar.gateways.handles import Handles
 from sidecar.gateways.options import GatewayOptions
 from sidecar.gateways.standing import Standing, standing_of
 from sidecar.policy.table import Table
+from sidecar.protocol import frames
 from sidecar.protocol.device import Device
 from sidecar.protocol.handshake import ClientHello
 from sidecar.protocol.session_events import ALL_LISTED, SESSION_SCOPED, runs_listed
 from sidecar.quota.runs import Runs
 from sidecar.quota.watch import Watch
 from sidecar.relay.audience import Audience
+from sidecar.usage.collector import Collector
+
+ALERT = "quota.alert"
+"""The event by which a client hears that a limit comes near. Those of 2026.9.6 pass over events that they do not know."""
 
 ASK_SECONDS = 5.0
 ACT_SECONDS = 600.0
 """How long the gateway may take for what is done as admin: a compaction is several calls of the model."""
+EMPTYING: Mapping[str, str] = {
+    "sessions.delete": "key",
+    "sessions.reset": "key",
+    "sessions.compact": "key",
+    "sessions.compaction.restore": "key",
+    "sessions.rewind": "sessionKey",
+    "sessions.branches.switch": "sessionKey",
+}
+"""What takes messages out of a transcript, so that its usage has to be read before: method → parameter with the session."""
 
 
 class Door:
@@ -35,6 +50,8 @@ class Door:
         makers: Provisioner,
         runs: Runs,
         handles: Handles,
+        collector: Collector,
+        watch: Watch,
         seal: bytes,
     ) -> None:
         self.gateway = gateway
@@ -42,13 +59,17 @@ class Door:
         self.makers = makers
         self.runs = runs
         self.handles = handles
+        self._collector = collector
         self._seal = seal
         self._audience = Audience()
-        self._watch = Watch(runs, gateway.layout)
+        self._watch = watch
         runs.ask_living = self._living
+        admin.listeners.on_event.append(collector.hear)
         admin.listeners.on_event.append(self._heard)
         admin.listeners.on_sessions.append(self._looked)
         admin.listeners.on_lost.append(self._watch.forget)
+        admin.listeners.on_sessions.append(lambda _: collector.listens())
+        admin.listeners.on_lost.append(collector.lost)
 
     @property
     def accepts_workspace(self) -> bool:
@@ -63,6 +84,9 @@ class Door:
         return table
 
     async def as_admin(self, method: str, params: Mapping[str, Any]) -> Any:
+        if method in EMPTYING:
+            async with self._collector.emptying(params[EMPTYING[method]]):
+                return await self.admin.request(method, params, ACT_SECONDS)
         return await self.admin.request(method, params, ACT_SECONDS)
 
     @property
@@ -74,6 +98,18 @@ class Door:
             hello = replace(hello, caps=(*hello.caps, SESSION_SCOPED))
         device = Device.derive(self._seal, self.gateway.id, slug)
         return await greet_as_user(self.gateway, slug, device, hello, self.admin.failed, first_time=first_time)
+
+    def tell_alert(self, slug: str, crossing: Crossing) -> None:
+        """A user came near a limit, or to it: to their connections here. No number, as for what no gateway said."""
+        told = {
+            "type": crossing.alert_type,
+            "quota": crossing.kind.value,
+            "percent": crossing.percent,
+            "period": crossing.period,
+            "used": float(crossing.used),
+            "limit": float(crossing.limit),
+        }
+        self._audience.say(slug, frames.event(ALERT, told))
 
     def _heard(self, raw: bytes) -> None:
         if (about := self._watch.hear(raw)) is not None:

@@ -15,8 +15,10 @@ from sidecar.policy import resets
 from sidecar.policy.requests import Claimed, Forward, replaced
 from sidecar.policy.responses import error_of_gateway
 from sidecar.protocol import frames
+from sidecar.protocol.handshake import BROWSER_CLIENTS
 from sidecar.quota.runs import ACT
 from sidecar.relay.scope import Scope
+from sidecar.relay.subscriptions import keys_begun
 from sidecar.telemetry.facts import ActedAsAdmin, Report, RunAdmitted
 
 
@@ -57,7 +59,7 @@ class Errands:
             return params, act
         if decision.new_run is None:
             return params, ""
-        run_id, counted = await self._admitted(decision.new_run)
+        run_id, counted = await self._admitted(decision.new_run, next(keys_begun(decision.row, params), ""))
         if run_id != decision.new_run:
             params = {**params, decision.new_run_param: run_id}
         if decision.reset:
@@ -69,11 +71,11 @@ class Errands:
                 raise
         return params, run_id if counted else ""
 
-    async def _admitted(self, wanted: str) -> tuple[str, bool]:
+    async def _admitted(self, wanted: str, session_key: str) -> tuple[str, bool]:
         """Count the run in, its id being the user's: the id to use upstream, and whether it is counted for this request."""
         scope = self._scope
         scope.still_open()
-        run_id, counted = await scope.runs.begin(scope.namespace.slug, wanted)
+        run_id, counted = await scope.runs.begin(scope.namespace.slug, wanted, session_key)
         if run_id != wanted:
             scope.alias(run_id, wanted)
         self._report(RunAdmitted(scope.connection_id, scope.principal.user_id, run_id))
@@ -113,3 +115,14 @@ def reset_notice(decision: Forward) -> bytes:
     message = {"role": "assistant", "content": content, "timestamp": int(time.time() * 1000), "stopReason": "stop"}
     payload = {"runId": decision.new_run, "sessionKey": decision.params["sessionKey"], "seq": 1, "state": "final"}
     return frames.event("chat", {**payload, "message": message})
+
+
+def shown_as_banner(client_id: str, decision: Forward) -> bool:
+    """Does this client hide the refusal of a message in a tooltip ("Not sent"), and show the end of a failed turn? (2026.9.6)"""
+    return decision.row.name == "chat.send" and client_id in BROWSER_CLIENTS
+
+
+def refusal_notice(decision: Forward, error: SidecarError) -> bytes:
+    """The event by which a gateway ends a turn that failed (2026.9.6), so that nothing waits for it."""
+    payload = {"runId": decision.new_run, "sessionKey": decision.params["sessionKey"], "seq": 1, "state": "error"}
+    return frames.event("chat", {**payload, "errorMessage": error.message})

@@ -104,6 +104,10 @@ class Listening:
         self._send(self._subscription(key), *self._given_up())
         return self._ours[key]
 
+    def say(self, event: bytes) -> None:
+        """As `audience.Listener` says."""
+        self._client.send(event)
+
     # --- what the client asks for ---------------------------------------------------------------------------------------
 
     async def forwards(self, request_id: str, row: MethodRow, params: Mapping[str, Any]) -> bool:
@@ -117,7 +121,7 @@ class Listening:
             await self._unask(request_id, key)
             return False
         elif self._audience is not None:
-            for begun in _keys_begun(row, params):
+            for begun in keys_begun(row, params):
                 await self._audience.tell(self._scope.namespace.slug, begun)
         return True
 
@@ -267,7 +271,7 @@ def _payload(event: Event, raw: bytes) -> Any:
     return event.payload if event.payload is not UNREAD else (frames.parse(raw) or {}).get("payload")
 
 
-def _keys_begun(row: MethodRow, params: Mapping[str, Any]) -> Iterator[str]:
+def keys_begun(row: MethodRow, params: Mapping[str, Any]) -> Iterator[str]:
     """The sessions in which a request may begin something. One that only reads makes nobody listen."""
     for name, rule in row.params.items():
         begins = rule is Rule.KEY or (rule is Rule.EXISTING_KEY and (row.starts_run or row.as_admin))

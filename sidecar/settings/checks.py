@@ -12,12 +12,13 @@ from sidecar.settings.values import is_loopback
 
 # What decides together how a gateway is dialled; where one of them is wrong, the others cannot be judged.
 _DIALLING = ("auth", "url", "admin_user", "password", "password_file", "token", "token_file")
+_ROLES = ("administrator", "user", "guest")
 _SAFE_TOOLS = frozenset({"read", "write", "edit", "apply_patch"})
 
 
 def problems(settings: Settings) -> list[Problem]:
     """Everything that contradicts something else."""
-    return [*_server(settings), *_gateways(settings), *_issuers(settings), *_environments(settings)]
+    return [*_server(settings), *_gateways(settings), *_issuers(settings), *_environments(settings), *_quota(settings)]
 
 
 def unjudged(reported: Iterable[str]) -> list[str]:
@@ -152,6 +153,28 @@ def _environments(settings: Settings) -> Iterator[Problem]:
             )
 
 
+def _quota(settings: Settings) -> Iterator[Problem]:
+    quota = settings.quota
+    hook = quota.webhook
+    if hook.url and not hook.secret.get_secret_value():
+        mend = "give `quota.webhook.secret` or `secret_file`; make one with `openssl rand -base64 48`"
+        yield Problem("quota.webhook.secret", "is missing, so that nobody could tell an alert from a forged one", mend)
+    rows = {"quota": quota, **{f"quota.roles.{name}": getattr(quota.roles, name) for name in _ROLES}}
+    for name, row in rows.items():
+        for kind, estimate, rule in (
+            ("daily_tokens", quota.estimate_tokens, quota.rules.daily_tokens),
+            ("monthly_cost_usd", quota.estimate_cost_usd, quota.rules.monthly_cost),
+        ):
+            limit = getattr(row, kind)
+            if rule.mode == "hard" and 0 < limit * (1 + rule.grace_percent / 100) < estimate:
+                about = "estimate_tokens" if kind == "daily_tokens" else "estimate_cost_usd"
+                yield Problem(
+                    f"{name}.{kind}",
+                    f"is less than `quota.{about}`, so that no turn in a new session would start",
+                    f"raise it, or lower `quota.{about}`",
+                )
+
+
 def _duplicates(section: str, key: str, values: Iterable[str]) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
@@ -257,6 +280,7 @@ def _storage_warnings(settings: Settings) -> Iterator[Problem]:
         )
     for key in ("database_url_file", "redis_url_file", "secret_file"):
         yield from _open_file(getattr(storage, key), f"storage.{key}")
+    yield from _open_file(settings.quota.webhook.secret_file, "quota.webhook.secret_file")
 
 
 def _open_file(path: str, setting: str) -> Iterator[Problem]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import cast
+
+from pydantic import BaseModel
 
 from sidecar.settings.leaves import Leaf, leaves
 from sidecar.settings.tree import Settings
@@ -49,7 +52,13 @@ def _sentence(path: str) -> str:
     for leaf in leaves():
         if leaf.table is not None and ".".join(leaf.path) == path:
             return f"{leaf.field.description} As JSON: `{leaf.variable}`."
-    return Settings.model_fields[path].description or ""
+    section: type[BaseModel] = Settings
+    words: list[str] = []
+    for key in path.split("."):
+        field = section.model_fields[key]
+        words.append(field.description or "")
+        section = cast("type[BaseModel]", field.annotation)
+    return " ".join(words[1:] or words)
 
 
 def _row(leaf: Leaf) -> str:

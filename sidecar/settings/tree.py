@@ -14,6 +14,7 @@ from sidecar.settings.values import (
     Claim,
     Count,
     DatabaseUrl,
+    Day,
     FilePath,
     Flag,
     Folder,
@@ -23,19 +24,29 @@ from sidecar.settings.values import (
     Kind,
     Leeway,
     Limit,
+    Megabytes,
+    Months,
     Name,
     Network,
     OptionalFolder,
     Origin,
+    Percent,
     Port,
     PublicUrl,
     RedisUrl,
+    RoleLimit,
+    RoleTokens,
+    RoleUsd,
     Seal,
     Seconds,
     Secret,
     SecureUrl,
+    Tokens,
+    Usd,
     WebSocketUrl,
+    Weight,
     Word,
+    Zone,
 )
 
 _NO_SECRET = SecretStr("")
@@ -200,10 +211,118 @@ class Environments(Section):
     )
 
 
+class QuotaRole(Section):
+    """What a role may in place of what `quota` says for all."""
+
+    daily_tokens: RoleTokens = Field(default=-1, description="Tokens a day.")
+    monthly_cost_usd: RoleUsd = Field(default=-1.0, description="USD a month.")
+    api_calls_per_day: RoleLimit = Field(default=-1, description="Turns a day.")
+    concurrent_runs: RoleLimit = Field(default=-1, description="Turns at a time.")
+    messages_per_minute: RoleLimit = Field(default=-1, description="Turns a minute.")
+
+
+class QuotaRoles(Section):
+    """Who has several roles is limited as the first of these that they have."""
+
+    administrator: QuotaRole = Field(default=QuotaRole(), description="Of administrators.")
+    user: QuotaRole = Field(default=QuotaRole(), description="Of users.")
+    guest: QuotaRole = Field(default=QuotaRole(), description="Of guests.")
+
+
+class QuotaRule(Section):
+    """How one limit is enforced."""
+
+    mode: Annotated[Literal["hard", "soft"], Kind('"hard" or "soft"')] = Field(
+        default="hard", description="`hard`: turns are refused, and running ones stopped; `soft`: it is only told."
+    )
+    grace_percent: Percent = Field(default=0.0, description="By so much it may be passed before it is enforced.")
+    on_redis_failure: Annotated[
+        Literal["", "closed", "open", "local"], Kind('"closed", "open" or "local"; empty: as in `quota`')
+    ] = Field(default="", description="While Redis is away; empty: `quota.on_redis_failure`.")
+
+
+class QuotaRules(Section):
+    """How each limit is enforced."""
+
+    daily_tokens: QuotaRule = Field(default=QuotaRule(), description="Of `daily_tokens`.")
+    monthly_cost: QuotaRule = Field(default=QuotaRule(), description="Of `monthly_cost_usd`.")
+    api_calls: QuotaRule = Field(default=QuotaRule(), description="Of `api_calls_per_day`.")
+    concurrent_runs: QuotaRule = Field(default=QuotaRule(), description="Of `concurrent_runs`.")
+    messages_per_minute: QuotaRule = Field(default=QuotaRule(), description="Of `messages_per_minute`.")
+
+
+class QuotaWeights(Section):
+    """How much each kind of token counts towards `daily_tokens`; the ledger has the plain figures."""
+
+    input: Weight = Field(default=1.0, description="Prompt tokens that were not cached.")
+    output: Weight = Field(default=1.0, description="Tokens of answers.")
+    cache_read: Weight = Field(default=1.0, description="Prompt tokens that were read from the provider's cache.")
+    cache_write: Weight = Field(default=1.0, description="Prompt tokens that were written into it.")
+
+
+class QuotaWebhook(Section):
+    """Where alerts go."""
+
+    url: SecureUrl = Field(default="", description="Gets a POST for each alert; empty: none is sent.")
+    secret: Seal = Field(
+        default=_NO_SECRET, description="Signs what is sent: `X-Sidecar-Signature: sha256=<HMAC of time and body>`."
+    )
+    secret_file: FilePath = Field(default="", description="A file that holds `secret`.")
+
+
 class Quota(Section):
     """How much a user may do."""
 
+    daily_tokens: Tokens = Field(default=100_000, description="Tokens of one user a day; 0: unlimited.")
+    monthly_cost_usd: Usd = Field(default=100.0, description="What one user may cost a month; 0: unlimited.")
+    api_calls_per_day: Limit = Field(default=0, description="Turns that one user may start a day; 0: unlimited.")
     concurrent_runs: Limit = Field(default=3, description="Runs of one user at a time; 0: unlimited.")
+    messages_per_minute: Limit = Field(
+        default=0, description="Turns that one user may start within any minute; 0: unlimited."
+    )
+    timezone: Zone = Field(default="UTC", description="Where days and months begin.")
+    on_redis_failure: Annotated[Literal["closed", "open", "local"], Kind('"closed", "open" or "local"')] = Field(
+        default="closed",
+        description="While Redis is away: `closed` starts nothing; `open` starts everything; `local` starts what was left at last "
+        "sight, divided by `replicas`.",
+    )
+    replicas: Count = Field(default=1, description="How many sidecars share the Redis; for `local`.")
+    estimate_tokens: Tokens = Field(
+        default=15_000, description="What a turn is taken to need in a session whose last model call is not known."
+    )
+    estimate_cost_usd: Usd = Field(default=0.05, description="The same in USD.")
+    weights: QuotaWeights = Field(default=QuotaWeights(), description="How much each kind of token counts.")
+    roles: QuotaRoles = Field(default=QuotaRoles(), description="What roles may otherwise.")
+    rules: QuotaRules = Field(default=QuotaRules(), description="How limits are enforced.")
+    webhook: QuotaWebhook = Field(default=QuotaWebhook(), description="Where alerts go.")
+
+
+class Price(Section):
+    """What one model costs, in USD per million tokens, where the gateway has no price for it."""
+
+    provider: Word = Field(default="*", description="The provider's id at the gateway; `*` stands for any text.")
+    model: Word = Field(default="*", description="The model's id at the gateway; `*` stands for any text.")
+    input: Usd = Field(default=0.0, description="Prompt tokens that were not cached.")
+    output: Usd = Field(default=0.0, description="Tokens of the answer.")
+    cache_read: Usd = Field(default=0.0, description="Prompt tokens that were read from the provider's cache.")
+    cache_write: Usd = Field(default=0.0, description="Prompt tokens that were written into it.")
+    since: Day = Field(
+        default="",
+        description="The first day, in UTC, on which it holds; empty: always. Of rows that match, the latest that holds counts, "
+        "then the first.",
+    )
+
+
+class Usage(Section):
+    """How usage is kept, and what it costs."""
+
+    spool_max_mb: Megabytes = Field(
+        default=256, description="Usage that may wait in `storage.data_dir` while PostgreSQL is away."
+    )
+    retention_months: Months = Field(
+        default=24, description="Whole months of usage that are kept besides the present one; 0: all."
+    )
+    prices: tuple[Price, ...] = Field(default=(), description="Prices of models for which the gateway has none.")
 
 
 class Storage(Section):
@@ -249,6 +368,7 @@ class Settings(BaseSettings):
     identity: Identity = Field(default=Identity(), description="Who may come in.")
     environments: Environments = Field(default=Environments(), description="What a user gets on the gateway.")
     quota: Quota = Field(default=Quota(), description="How much a user may do.")
+    usage: Usage = Field(default=Usage(), description="How usage is kept, and what it costs.")
     storage: Storage = Field(default=Storage(), description="Where state lives.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What the sidecar tells about itself.")
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Annotated, Never
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 from pydantic_core import PydanticCustomError
@@ -211,6 +213,17 @@ def _word(value: str) -> str:
     return value
 
 
+def _day(value: object) -> object:
+    """TOML has dates, JSON has none."""
+    text = value.isoformat() if isinstance(value, date) else value
+    if isinstance(text, str) and text:
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            refuse("is not a day", "write it as year-month-day: 2026-11-27")
+    return text
+
+
 def _store_url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
@@ -229,9 +242,27 @@ def _seal(value: SecretStr) -> SecretStr:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        refuse(
+            "is not known here",
+            'write it as "Europe/Berlin" or "UTC"; without a system time zone database install `tzdata`',
+        )
+    return value
+
+
 Port = Annotated[int, Strict(), Field(ge=0, le=65535), Kind("a whole number from 0 to 65535")]
 Count = Annotated[int, Strict(), Field(ge=1, le=10_000_000), Kind("a whole number of at least 1")]
 Limit = Annotated[int, Strict(), Field(ge=0, le=10_000_000), Kind("a whole number; 0: unlimited")]
+Tokens = Annotated[int, Strict(), Field(ge=0, le=10**12), Kind("a whole number; 0: unlimited")]
+RoleTokens = Annotated[int, Strict(), Field(ge=-1, le=10**12), Kind("a whole number; 0: unlimited, -1: as in `quota`")]
+RoleLimit = Annotated[
+    int, Strict(), Field(ge=-1, le=10_000_000), Kind("a whole number; 0: unlimited, -1: as in `quota`")
+]
+Weight = Annotated[float, Strict(), Field(ge=0, le=1000, allow_inf_nan=False), Kind("a number from 0 to 1000")]
+Percent = Annotated[float, Strict(), Field(ge=0, le=100, allow_inf_nan=False), Kind("a number from 0 to 100")]
 Seconds = Annotated[
     float,
     Strict(),
@@ -240,6 +271,18 @@ Seconds = Annotated[
 ]
 Leeway = Annotated[float, Strict(), Field(ge=0, le=300, allow_inf_nan=False), Kind("a number of seconds from 0 to 300")]
 Flag = Annotated[bool, Strict(), Kind("true or false")]
+Usd = Annotated[
+    float, Strict(), Field(ge=0, le=1_000_000, allow_inf_nan=False), Kind("an amount in USD, from 0 to 1000000")
+]
+RoleUsd = Annotated[
+    float,
+    Strict(),
+    Field(ge=-1, le=1_000_000, allow_inf_nan=False),
+    Kind("an amount in USD; 0: unlimited, -1: as in `quota`"),
+]
+Zone = Annotated[str, AfterValidator(_zone), Kind("the name of a time zone")]
+Months = Annotated[int, Strict(), Field(ge=0, le=1200), Kind("a whole number of months; 0: all")]
+Megabytes = Annotated[int, Strict(), Field(ge=1, le=1_000_000), Kind("a whole number of megabytes, at least 1")]
 Secret = Annotated[SecretStr, Kind("text (secret)")]
 FilePath = Annotated[str, Kind("the path of a file")]
 
@@ -260,6 +303,7 @@ OptionalFolder = Annotated[
     str, AfterValidator(lambda value: _folder(value) if value else value), Kind("an absolute path, or empty")
 ]
 Word = Annotated[str, AfterValidator(_word), Kind("a name")]
+Day = Annotated[str, BeforeValidator(_day), Kind("a day, or empty")]
 DatabaseUrl = Annotated[SecretStr, _store_url("postgresql", "postgres"), Kind("a URL, postgresql (secret)")]
 RedisUrl = Annotated[SecretStr, _store_url("redis", "rediss", "unix"), Kind("a URL, redis, rediss or unix (secret)")]
 Seal = Annotated[SecretStr, AfterValidator(_seal), Kind("text of at least 32 bytes (secret)")]

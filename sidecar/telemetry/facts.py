@@ -17,6 +17,12 @@ class Fact:
 
 
 Report = Callable[[Fact], None]
+
+
+def untold(fact: Fact) -> None:
+    """The `Report` of a command, which has no log and no metrics."""
+
+
 """Takes a fact and returns at once; never raises, never waits."""
 
 
@@ -215,6 +221,96 @@ class AuditDropped(Fact):
 
     rows: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageWritten(Fact):
+    """A model call is in the ledger. `source`: `message` or `estimate`; `tokens` of all kinds."""
+
+    gateway_id: str
+    source: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSpooled(Fact):
+    """The ledger is away: `rows` more went to the spool, which has `bytes` now. Said with 0 and 0 once it is empty again."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLost(Fact):
+    """`rows` are neither in the ledger nor in the spool. `reason`: `full` (the spool; what its gateway's transcripts hold is read
+    again), `refused` (by PostgreSQL), `unreadable` (in the spool)."""
+
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageDropped(Fact):
+    """The ledger's rows of a month (`2026-11`) are gone: older than `usage.retention_months`."""
+
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageUnpriced(Fact):
+    """A model has no price, here or at the gateway: its calls count with no cost. Said once for each."""
+
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunsCut(Fact):
+    """The runs of one session were stopped: its user is over the quota `kind` (`daily_tokens`, `monthly_cost`)."""
+
+    gateway_id: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedBlindly(Fact):
+    """A turn was asked for while nobody could say what its user has used: whether the outage policy let it start."""
+
+    gateway_id: str
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Fact):
+    """A user came near a limit or to it, for the first time in its period: `daily_tokens_80`, … `monthly_cost_100`."""
+
+    gateway_id: str
+    alert_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSent(Fact):
+    """An alert went to the webhook. `outcome`: `sent`, `refused` or `unreachable`; it is tried again after the last two."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorState(Fact):
+    """Who meters a gateway. `state`: `leading`, `reading` (transcripts, for what was missed), `following` (another sidecar leads),
+    `away` (no connection)."""
+
+    gateway_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackFilled(Fact):
+    """The transcripts of `sessions` sessions were read for calls that nobody heard of; `seconds` it took."""
+
+    gateway_id: str
+    sessions: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,14 @@ def _level_of_open_agents(fact: facts.AgentsOpen) -> int:
     return logging.ERROR if fact.count else logging.INFO
 
 
+def _level_of_spool(fact: facts.UsageSpooled) -> int:
+    return logging.DEBUG if fact.rows else logging.INFO
+
+
+def _level_of_webhook(fact: facts.AlertSent) -> int:
+    return logging.DEBUG if fact.outcome == "sent" else logging.WARNING
+
+
 NEVER = 0
 """The level of facts that are too many for a line each; metrics count them."""
 
@@ -63,6 +71,7 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.FramesRelayed: NEVER,
     facts.FramesKeptBack: NEVER,
     facts.FramesHeard: NEVER,
+    facts.AdmittedBlindly: logging.DEBUG,
     facts.RunAdmitted: logging.DEBUG,
     facts.KeysFetched: _level_of_keys,
     facts.GatewayState: _level_of_gateway,
@@ -73,6 +82,16 @@ LEVELS: Mapping[type[Fact], Level] = {
     facts.Unexpected: logging.ERROR,
     facts.AuditWritten: NEVER,
     facts.AuditDropped: logging.ERROR,
+    facts.UsageWritten: NEVER,
+    facts.UsageSpooled: _level_of_spool,
+    facts.UsageLost: logging.ERROR,
+    facts.UsageDropped: logging.INFO,
+    facts.UsageUnpriced: logging.WARNING,
+    facts.RunsCut: logging.INFO,
+    facts.AlertRaised: logging.INFO,
+    facts.AlertSent: _level_of_webhook,
+    facts.CollectorState: logging.INFO,
+    facts.BackFilled: logging.DEBUG,
     facts.ConfigurationDoubtful: logging.WARNING,
 }
 """How severe each fact is; one that is missing here is logged as information."""

@@ -23,6 +23,7 @@ OTHER = "other"
 _MAX_WORDS = 512
 _MAX_WORD = 64
 _GATEWAY_STATES = ("ready", "starting", "open", "uncovered", "away")
+_COLLECTOR_STATES = ("leading", "reading", "following", "away")
 _CONNECT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SOCKET_BUCKETS = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
 _WRITE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -69,6 +70,7 @@ class Metrics:
         self._make_socket_metrics()
         self._make_frame_metrics()
         self._make_dependency_metrics()
+        self._make_usage_metrics()
         self._make_own_metrics()
         self.handlers: Mapping[type[Fact], Callable[[Any], None]] = {
             facts.SocketOpened: self._socket_opened,
@@ -82,6 +84,7 @@ class Metrics:
             facts.FramesRelayed: self._frames_relayed,
             facts.FramesKeptBack: self._frames_kept_back,
             facts.FramesHeard: self._frames_heard,
+            facts.AdmittedBlindly: self._admitted_blindly,
             facts.RunAdmitted: self._run_admitted,
             facts.KeysFetched: self._keys_fetched,
             facts.GatewayState: self._on_gateway_state,
@@ -92,6 +95,15 @@ class Metrics:
             facts.Unexpected: self._on_unexpected,
             facts.AuditWritten: self._audit_written,
             facts.AuditDropped: self._audit_dropped,
+            facts.UsageWritten: self._usage_written,
+            facts.UsageSpooled: self._usage_spooled,
+            facts.UsageLost: self._on_usage_lost,
+            facts.UsageUnpriced: self._usage_unpriced,
+            facts.RunsCut: self._runs_cut,
+            facts.AlertRaised: self._alert_raised,
+            facts.AlertSent: self._alert_sent,
+            facts.CollectorState: self._collector_state,
+            facts.BackFilled: self._back_filled,
         }
 
     def observe(self, fact: Fact) -> None:
@@ -174,6 +186,30 @@ class Metrics:
         )
         self._engine_up = self._gauge("engine_up", "1 while PostgreSQL or Redis serves, else 0.", "engine")
         self._restarts = self._counter("engine_restarts", "Restarts of an embedded engine.", "engine")
+
+    def _make_usage_metrics(self) -> None:
+        self._calls = self._counter("model_calls", "Model calls that came into the ledger.", "gateway", "source")
+        self._used = self._counter("tokens_used", "Tokens of these calls.", "gateway", "source")
+        self._spool = self._gauge("usage_spool_bytes", "Usage that waits on disk until PostgreSQL is back.")
+        self._usage_lost = self._counter("usage_rows_lost", "Model calls that could not be kept.", "reason")
+        self._unpriced = self._counter("unpriced_models", "Models of which no price is known; the log names them.")
+        self._cut = self._counter(
+            "runs_cut", "Sessions whose runs were stopped, their user being over a quota.", "gateway", "quota"
+        )
+        self._blind = self._counter(
+            "turns_admitted_blindly",
+            "Turns that were let in or refused by `on_redis_failure`, nobody knowing what was used.",
+            "gateway",
+            "outcome",
+        )
+        self._alerts = self._counter("quota_alerts", "Users who came near a limit, or to it.", "gateway", "type")
+        self._webhook = self._counter("webhook_calls", "Alerts that went to the webhook, or could not.", "outcome")
+        self._collector = self._gauge(
+            "collector_state", "1 for what this sidecar does to meter a gateway, 0 for the rest.", "gateway", "state"
+        )
+        self._read = self._counter(
+            "transcripts_read", "Transcripts that were read for model calls that nobody heard of.", "gateway"
+        )
 
     def _make_own_metrics(self) -> None:
         info = self._gauge("build_info", "1, with the version that runs.", "version")
@@ -266,6 +302,40 @@ class Metrics:
 
     def _audit_dropped(self, fact: facts.AuditDropped) -> None:
         self._audit_lost.labels(self._word("lost", fact.reason)).inc(fact.rows)
+
+    def _usage_written(self, fact: facts.UsageWritten) -> None:
+        labels = (self._word("gateway", fact.gateway_id), self._word("source", fact.source))
+        self._calls.labels(*labels).inc()
+        self._used.labels(*labels).inc(fact.tokens)
+
+    def _usage_spooled(self, fact: facts.UsageSpooled) -> None:
+        self._spool.set(fact.bytes)
+
+    def _on_usage_lost(self, fact: facts.UsageLost) -> None:
+        self._usage_lost.labels(self._word("lost", fact.reason)).inc(fact.rows)
+
+    def _usage_unpriced(self, _fact: facts.UsageUnpriced) -> None:
+        self._unpriced.inc()
+
+    def _runs_cut(self, fact: facts.RunsCut) -> None:
+        self._cut.labels(self._word("gateway", fact.gateway_id), self._word("quota", fact.kind)).inc()
+
+    def _admitted_blindly(self, fact: facts.AdmittedBlindly) -> None:
+        self._blind.labels(self._word("gateway", fact.gateway_id), "admitted" if fact.admitted else "refused").inc()
+
+    def _alert_raised(self, fact: facts.AlertRaised) -> None:
+        self._alerts.labels(self._word("gateway", fact.gateway_id), self._word("alert", fact.alert_type)).inc()
+
+    def _alert_sent(self, fact: facts.AlertSent) -> None:
+        self._webhook.labels(self._word("webhook", fact.outcome)).inc()
+
+    def _collector_state(self, fact: facts.CollectorState) -> None:
+        gateway = self._word("gateway", fact.gateway_id)
+        for state in _COLLECTOR_STATES:
+            self._collector.labels(gateway, state).set(state == fact.state)
+
+    def _back_filled(self, fact: facts.BackFilled) -> None:
+        self._read.labels(self._word("gateway", fact.gateway_id)).inc(fact.sessions)
 
 
 def metrics_reference() -> str:

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import aiohttp
 import pytest
@@ -14,8 +15,10 @@ import pytest_asyncio
 
 import sidecar.app  # noqa: F401 - so that every refusal is defined
 from sidecar.domain.audit import AuditQuery, AuditRow
+from sidecar.domain.quota import QuotaType
 from sidecar.errors import (
     DENIALS,
+    BadQuery,
     ForeignKey,
     GatewayNotCovered,
     GatewayOpen,
@@ -23,6 +26,7 @@ from sidecar.errors import (
     MalformedFrame,
     MethodRefused,
     OriginRefused,
+    QuotaExceeded,
     Refusal,
     SidecarError,
     TokenRefused,
@@ -34,6 +38,7 @@ from sidecar.protocol.requests import AnswerableFrame, UnansweredFrame
 from sidecar.relay.server import _NotUpgraded
 from sidecar.storage.engines.running import running_database_url
 from sidecar.storage.postgres import Database, DatabaseOptions
+from sidecar.storage.quotas import QuotaBook
 from tests.stack.gateway import SESSION_TOOLS
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.proc import eventually
@@ -253,6 +258,23 @@ async def a_second_run(place: Place) -> None:
         await place.stub.of("u-ann")[-1].event("tick", {})
 
 
+async def more_than_the_quota(place: Place) -> None:
+    async with place.client("ben") as client:
+        await QuotaBook(place.database).set_limit("example|ben", QuotaType.DAILY_TOKENS, Decimal(1))
+        with pytest.raises(RequestError):
+            await client.request("chat.send", {"message": "x", "idempotencyKey": "third"})
+
+
+async def a_question_that_means_nothing(place: Place) -> None:
+    bearer = f"Bearer {await place.token()}"
+    assert await place.fetches("/api/openclaw/usage?groupBy=weather", Authorization=bearer) == 400
+
+
+async def anothers_usage(place: Place) -> None:
+    bearer = f"Bearer {await place.token()}"
+    assert await place.fetches("/api/openclaw/usage?user=example%7Cben", Authorization=bearer) == 403
+
+
 async def one_id_twice(place: Place) -> None:
     async def never(_: StubConnection, __: Frame) -> None:
         return None
@@ -338,6 +360,9 @@ WAYS: list[tuple[type[SidecarError], Way, Row | None]] = [
     (ForeignKey, anothers_session_at_connect, ("denied", ANN, "connect", "FOREIGN_KEY")),
     (ForeignKey, an_answer_that_is_anothers, ("denied", ANN, "chat.history", "FOREIGN_KEY")),
     (TooManyRuns, a_second_run, ("denied", ANN, "chat.send", "TOO_MANY_RUNS")),
+    (QuotaExceeded, more_than_the_quota, ("denied", "example|ben", "chat.send", "DAILY_TOKENS_EXCEEDED")),
+    (BadQuery, a_question_that_means_nothing, ("denied", ANN, "GET /api/openclaw/usage", "BAD_QUERY")),
+    (MethodRefused, anothers_usage, ("denied", ANN, "GET /api/openclaw/usage", "ROLE_NOT_ALLOWED")),
     (TooManyRequests, one_id_twice, ("denied", ANN, "chat.history", "TOO_MANY_REQUESTS")),
     (ProtocolRefused, another_protocol, ("denied", ANN, "connect", "PROTOCOL_MISMATCH")),
     (GatewayNotCovered, a_run_on_an_unknown_version, ("denied", ANN, "chat.send", "GATEWAY_NOT_COVERED")),

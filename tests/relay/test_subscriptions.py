@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.policy.unasked import hidden_run
 from sidecar.protocol.session_events import SESSION_SCOPED
-from sidecar.quota.runs import RunOptions, Runs, Word
+from sidecar.quota.runs import Runs, Word
 from sidecar.relay import audience as audience_module
 from sidecar.relay.audience import RECENT, Audience
 from sidecar.relay.subscriptions import MOST, MOST_HIDDEN, MOST_THEIRS
@@ -28,7 +28,7 @@ SUBSCRIBE, UNSUBSCRIBE = "sessions.messages.subscribe", "sessions.messages.unsub
 def a_ledger() -> Runs:
     """Nothing here asks Redis; what ended waits to be told."""
     store: Any = None
-    return Runs("main", store, RunOptions(), b"secret", time.time)
+    return Runs("main", store, store, b"secret", time.time)
 
 
 @contextlib.asynccontextmanager

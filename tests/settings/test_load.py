@@ -149,7 +149,7 @@ class TestVariables:
         assert settings.identity.issuers[0].issuer == "http://127.0.0.1:9/"
 
     def test_every_setting_outside_of_a_list_has_one(self, tmp_path: Path) -> None:
-        texts = {int: "x", float: "-1", bool: "maybe", tuple: "{"}
+        texts = {int: "x", float: "-7", bool: "maybe", tuple: "{"}
         for variable, leaf in by_variable().items():
             if leaf.base is not None:
                 found = problems_of(tmp_path, good(), {variable: texts[leaf.base]})

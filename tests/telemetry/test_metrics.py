@@ -10,7 +10,7 @@ from sidecar.telemetry.facts import Fact
 from sidecar.telemetry.metrics import PREFIX, Metrics, Words, metrics_reference
 from tests.telemetry.every_fact import example, kinds
 
-UNCOUNTED = {facts.ConfigurationDoubtful}
+UNCOUNTED = {facts.ConfigurationDoubtful, facts.UsageDropped}
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
