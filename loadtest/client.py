@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from loadtest.clock import allow_many_files, cpu_seconds, resident_kib
-from loadtest.events import PROFILE, StreamOrder
+from loadtest.events import PROFILE, TURN, StreamOrder
 from loadtest.wire import BenchError, Intake, Socket
 
 AT_ONCE = 16
@@ -171,15 +171,30 @@ def _nothing() -> list[tuple[int, int]]:
 
 def roundtrips(place: Place, callers: Sequence[Caller], job: Mapping[str, Any]) -> dict[str, float]:
     """Small requests, each after the answer to the one before; the first tenth is not counted."""
-    sock = connect(place, callers[0])
+    return _asked(place, callers[0], job["requests"], lambda: ("models.list", {}))
+
+
+def turns(place: Place, callers: Sequence[Caller], job: Mapping[str, Any]) -> dict[str, float]:
+    """As `roundtrips`, with turns, each in its place: what a relay does before it lets one start is in it."""
+    said = {"sessionKey": f"agent:{callers[0].agent}:main", "message": TURN}
+    return _asked(
+        place, callers[0], job["requests"], lambda: ("chat.send", said | {"idempotencyKey": str(uuid.uuid4())})
+    )
+
+
+def _asked(
+    place: Place, caller: Caller, requests: int, make: Callable[[], tuple[str, Mapping[str, Any]]]
+) -> dict[str, float]:
+    sock = connect(place, caller)
     try:
-        for number in range(job["requests"] // 10):
-            sock.call(f"w{number}", "models.list", {})
+        for number in range(requests // 10):
+            sock.call(f"w{number}", *make())
         taken = []
         before = place.cpu()
-        for number in range(job["requests"]):
+        for number in range(requests):
+            method, params = make()
             began = time.perf_counter()
-            sock.call(f"r{number}", "models.list", {})
+            sock.call(f"r{number}", method, params)
             taken.append(time.perf_counter() - began)
         time.sleep(REST_S)
         cpu = place.cpu() - before
@@ -241,6 +256,7 @@ JOBS: Mapping[str, Job] = {
     "stream": stream,
     "many": many,
     "roundtrips": roundtrips,
+    "turns": turns,
     "connects": connects,
     "idle": idle,
 }

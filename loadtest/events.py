@@ -14,6 +14,9 @@ from sidecar.protocol.websocket import Opcode, encode
 FINAL = b'"state":"final"'
 """Stands in the last event of a stream and in no other."""
 
+TURN = "turn"
+"""A chat message whose run ends as soon as it began."""
+
 PROFILE = "0f6c2e51"
 END = f',"recipientProfileId":"{PROFILE}"}}'
 """How every event ends."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from loadtest import ledger
 from loadtest.events import StreamOrder
-from loadtest.targets import COALESCED, DIRECT, NGINX, SIDECAR, House
+from loadtest.targets import COALESCED, DIRECT, LIMITED, NGINX, SIDECAR, House
 
 Row = dict[str, float | str]
 Progress = Callable[[str], None]
@@ -31,6 +32,8 @@ class Plan:
     users: int = 200
     events_per_user: int = 1000
     idle: tuple[int, int] = (200, 1000)
+    calls: int = 20_000
+    """Model calls for the ledger."""
 
 
 QUICK = Plan(
@@ -42,6 +45,7 @@ QUICK = Plan(
     users=20,
     events_per_user=200,
     idle=(20, 60),
+    calls=1000,
 )
 
 
@@ -51,16 +55,20 @@ async def measure(house: House, plan: Plan, told: Progress) -> list[Row]:
     told(f"bringing in {plan.users} users")
     for target in house.places:
         await house.job("connects", target, [*SOLO, *users], at_once=plan.users)
-    rows = [await _idle(house, plan, users, target) for target in house.places if target != DIRECT]
+    rows = [await _idle(house, plan, users, target) for target in house.places if target not in {DIRECT, LIMITED}]
     for number in range(plan.rounds):
         told(f"round {number + 1} of {plan.rounds}")
         for case in _cases(plan, users):
             # Each round begins with another target.
-            turn = [target for target in house.places if target in case.targets or not case.targets]
+            turn = [
+                target for target in house.places if target in case.targets or not (case.targets or target == LIMITED)
+            ]
             turn = turn[number % len(turn) :] + turn[: number % len(turn)]
             for target in turn:
                 result = await house.job(case.do, target, case.logins, **case.more)
                 rows.append({"case": case.name, "target": target, "round": number, **result})
+        for target, result in await ledger.measured(house.folder / f"ledger-{number}", plan.calls):
+            rows.append({"case": "ledger", "target": target, "round": number, **result})
     return rows
 
 
@@ -89,6 +97,7 @@ def _cases(plan: Plan, users: Sequence[str]) -> list[Case]:
     order = StreamOrder(plan.events_per_user, small)
     cases.append(Case("many users", "many", users, {"order": asdict(order)}))
     cases.append(Case("round trip", "roundtrips", SOLO, {"requests": plan.requests}))
+    cases.append(Case("turn", "turns", SOLO, {"requests": plan.requests}, [DIRECT, SIDECAR, LIMITED]))
     cases.append(Case("connect", "connects", users, {}, [NGINX, COALESCED, SIDECAR]))
     return cases
 

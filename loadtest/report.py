@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from loadtest.measure import Row
-from loadtest.targets import COALESCED, DIRECT, NGINX, SIDECAR, TARGETS
+from loadtest.targets import COALESCED, DIRECT, LIMITED, NGINX, SIDECAR, TARGETS
 
 RESULTS = Path(__file__).with_name("results")
 FLOOR = ("relay 350 B", "relay 2048 B")
@@ -105,7 +105,34 @@ def _idle(rows: Sequence[Row], case: str) -> list[str]:
     return lines
 
 
-_TABLES = {"round trip": _roundtrips, "connect": _connects, "idle": _idle}
+def _turns(rows: Sequence[Row], case: str) -> list[str]:
+    """What quotas add is the difference between the two sidecars."""
+    lines = [f"| {case} | p50 µs | p99 µs | added by quotas, p50 | p99 | CPU µs |", "|---|---:|---:|---:|---:|---:|"]
+    at = {
+        (target, share): median(rows, case, target, lambda row, share=share: 1e6 * float(row[share]))  # type: ignore[misc]
+        for target in (DIRECT, SIDECAR, LIMITED)
+        for share in ("p50", "p99")
+    }
+    for target in (DIRECT, SIDECAR, LIMITED):
+        added = [
+            (at[LIMITED, share] or 0) - (at[SIDECAR, share] or 0) if target == LIMITED else None
+            for share in ("p50", "p99")
+        ]
+        numbers = [at[target, "p50"], at[target, "p99"], *added]
+        numbers.append(median(rows, case, target, cost) if target != DIRECT else None)
+        lines.append(f"| {target} | {' | '.join(_number(one, '.0f') for one in numbers)} |")
+    return lines
+
+
+def _ledger(rows: Sequence[Row], case: str) -> list[str]:
+    lines = [f"| {case} | rows per second |", "|---|---:|"]
+    for target in dict.fromkeys(str(row["target"]) for row in rows if row["case"] == case):
+        each = median(rows, case, target, lambda row: float(row["rows"]) / float(row["seconds"]))
+        lines.append(f"| {target} | {_number(each, ',.0f')} |")
+    return lines
+
+
+_TABLES = {"turn": _turns, "ledger": _ledger, "round trip": _roundtrips, "connect": _connects, "idle": _idle}
 
 
 def _targets(rows: Sequence[Row], case: str) -> list[str]:

@@ -1,7 +1,9 @@
 """A stand-in for a gateway behind a trusted proxy: truthful where the sidecar looks, and much faster than the real one.
 
 A chat message `stream {…}` (see `events.StreamOrder`) is answered at once and prepares a run; the connection's next request of
-`STARTS` starts it. `python -m loadtest.stub PORT`, the operator's password in `LOADTEST_PASSWORD`.
+`STARTS` starts it; `turn` is a run without pieces that ends at once.
+
+`python -m loadtest.stub PORT`, the operator's password in `LOADTEST_PASSWORD`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, cast
 import orjson
 import uvloop
 
-from loadtest.events import StreamOrder, sequenced, stream
+from loadtest.events import TURN, Maker, StreamOrder, sequenced, stream
 from sidecar.protocol.websocket import FrameReader, Opcode, accept_key, close_payload, encode
 from tests.stack.gateway import SESSION_TOOLS, USER_HEADER, merge
 
@@ -43,6 +45,8 @@ EVENTS = [
 ]
 STARTS = ("models.list", "chat.history")
 """What a client asks when it wants what it ordered."""
+
+AT_ONCE = StreamOrder(0, 0)
 
 MODELS = {"models": [{"id": "fake-1", "name": "Echo", "provider": "fake", "contextWindow": 200_000}]}
 
@@ -144,6 +148,9 @@ class Connection(asyncio.Protocol):
             self.send({"type": "res", "id": frame.get("id"), "ok": False, "error": refused})
             return
         self.send({"type": "res", "id": frame.get("id"), "ok": True, "payload": payload})
+        if method == "chat.send" and params["message"] == TURN:
+            self._seq += 1
+            self._start(AT_ONCE, [encode(Opcode.TEXT, Maker(self._user, self._run, 0, "chat").final(1, self._seq))])
         if self._prepared is not None and method in STARTS:
             prepared, self._prepared = self._prepared, None
             self._start(*prepared)

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from loadtest import issuer, nginx
 from loadtest.client import Caller, Place
@@ -22,6 +23,9 @@ from tests.stack.process import Process, bare_environment, free_port, tail
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
 DIRECT, NGINX, COALESCED, PARSED, SIDECAR = "direct", "nginx", "aiohttp coalesced", "aiohttp orjson", "sidecar"
+LIMITED = "sidecar with quotas"
+"""A second one, in which every quota is in force and none is reached; only for what quotas have to do with."""
+
 TARGETS = (DIRECT, NGINX, COALESCED, PARSED, SIDECAR)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +58,7 @@ class House:
 
     def callers(self, target: str, logins: Sequence[str]) -> list[Caller]:
         """Users, each with a token that the sidecar has not seen; the others are told who it is, as the sidecar tells a gateway."""
-        if target == SIDECAR:
+        if target in {SIDECAR, LIMITED}:
             return [Caller(f"u-{login}", {"Authorization": f"Bearer {self.issuer.token(login)}"}) for login in logins]
         return [Caller(f"u-{login}", {USER_HEADER: f"u-{login}"}) for login in logins]
 
@@ -109,13 +113,25 @@ async def house(folder: Path, without: Iterable[str]) -> AsyncIterator[House]:
             places[NGINX] = Place(port, await _running(stack, folder, NGINX, port, command))
         sidecar = await stack.enter_async_context(Sidecar(sidecar_options(folder / "sidecar", stub, signer.url)))
         places[SIDECAR] = Place(sidecar.port, sidecar.pid)
-        yield House(folder, {target: places[target] for target in TARGETS if target in places}, signer)
+        limited = await stack.enter_async_context(Sidecar(sidecar_options(folder / "limited", stub, signer.url, HIGH)))
+        places[LIMITED] = Place(limited.port, limited.pid)
+        yield House(folder, {target: places[target] for target in (*TARGETS, LIMITED) if target in places}, signer)
 
 
-def sidecar_options(folder: Path, stub: Stub, issuer_url: str) -> SidecarOptions:
+NONE = {"daily_tokens": 0, "monthly_cost_usd": 0.0, "concurrent_runs": 0}
+HIGH = {
+    "daily_tokens": 1_000_000_000,
+    **dict.fromkeys(("api_calls_per_day", "messages_per_minute", "concurrent_runs"), 10_000),
+    "monthly_cost_usd": 1_000_000.0,
+}
+
+
+def sidecar_options(
+    folder: Path, stub: Stub, issuer_url: str, quota: Mapping[str, object] = MappingProxyType(NONE)
+) -> SidecarOptions:
     """The defaults, but for the limits per address and per user: everybody here comes from one address, and at once."""
     limits = {"max_unauthenticated_per_address": 1000, "max_connections_per_user": 1000}
-    return SidecarOptions(folder, stub, issuer_url, settings={"server": limits, "quota": {"concurrent_runs": 64}})
+    return SidecarOptions(folder, stub, issuer_url, settings={"server": limits, "quota": quota})
 
 
 async def _running(
