@@ -94,6 +94,9 @@ async def test_without_anybody_behind_it_is_alive_but_not_ready_and_says_why(tmp
             checks = (await explained.json())["checks"]
             assert explained.status == 503
         assert {name for name, check in checks.items() if check["ok"]} == {"postgres", "redis"}
+        assert checks["quotas:main"]["why"] == (
+            "model calls are not collected; quotas are decided by on_redis_failure (closed)"
+        )
         assert checks["issuers"]["why"]
         assert checks["gateways"]["why"].startswith("away: the gateway does not answer")
         async with session.get(run.metrics_url) as metrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.stack.raw import RawClient
 TURN_WAYS: tuple[Way, ...] = ("direct", "tool_call")
 CALLS_A_TURN = 24
 TURN_S = 120.0
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,7 @@ async def fight(place: Place) -> Fought:
     ]
     batches += [[pair] for pair in plan if pair[0].ends_turn]
     for batch in batches:
-        calls = [
-            _call(attack, way, attack.arguments(place.ground, mark[attack.tool, attack.name, way]))
-            for attack, way in batch
-        ]
-        _, results = await place.tell(_directives(calls))
-        assert [name for name, _ in results] == [name for name, _ in calls], "each call was made, and answered"
-        said |= {(attack.tool, attack.name, way): text for (attack, way), (_, text) in zip(batch, results, strict=True)}
+        said |= await _tried(place, batch, mark)
     await asyncio.sleep(1)
     hers = await place.hers()
     harm = {
@@ -102,6 +97,26 @@ async def fight(place: Place) -> Fought:
         for attack, way in plan
     }
     return Fought(harm, said, await _replied(place))
+
+
+async def _tried(
+    place: Place, batch: Sequence[tuple[Attack, Way]], mark: Mapping[tuple[str, str, Way], str]
+) -> dict[tuple[str, str, Way], str]:
+    """What the tools said. A gateway ends a turn early when its configuration changes meanwhile: the rest is told again."""
+    said: dict[tuple[str, str, Way], str] = {}
+    for _ in range(TRIES):
+        left = batch[len(said) :]
+        keys = [(attack.tool, attack.name, way) for attack, way in left]
+        calls = [
+            _call(attack, way, attack.arguments(place.ground, mark[key]))
+            for key, (attack, way) in zip(keys, left, strict=True)
+        ]
+        _, results = await place.tell(_directives(calls))
+        assert [name for name, _ in results] == [name for name, _ in calls[: len(results)]]
+        said |= {key: text for key, (_, text) in zip(keys, results, strict=False)}
+        if len(said) == len(batch):
+            return said
+    raise AssertionError(f"each call is made, and answered; not {[name for name, _ in calls[len(results) :]]}")
 
 
 def _call(attack: Attack, way: Way, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -268,5 +268,14 @@ def kinds_of(table: Table) -> set[str]:
 
 @contextlib.asynccontextmanager
 async def connected(url: str, one: Person, **params: Any) -> AsyncIterator[RawClient]:
-    async with RawClient.connect(url, {"token": one.token}, **params) as client:
+    """Again, as every client does, where a gateway under load gives a handshake up."""
+    async with contextlib.AsyncExitStack() as stack:
+        for tries_left in (2, 1, 0):
+            try:
+                client = await stack.enter_async_context(RawClient.connect(url, {"token": one.token}, **params))
+                break
+            except RequestError as error:
+                if not tries_left or error.code != "UNAVAILABLE":
+                    raise
+                await asyncio.sleep(1)
         yield client

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.live.alarm import NAME, raise_alert
 from tests.live.conftest import House
 from tests.live.leaks import leaks
 from tests.live.own_house import own_house
@@ -153,6 +154,18 @@ async def test_stop_ends_ones_own_turn(room: Room) -> None:
     await alice.page.wait_for("note: stopped")
     await bob.page.wait_for(f"assistant: {answer}")
     assert f"{alice.mark}-s199" not in (await alice.say("after")).rpartition("assistant: ")[0].rpartition("]]")[2]
+
+
+async def test_a_limit_that_comes_near_is_told_to_the_page(room: Room) -> None:
+    """As an event like any other, without a number of its own, so that the client sees no gap."""
+    await raise_alert(room.house, room.alice.agent)
+    await room.alice.node.wait_for(lambda event: event["event"] == NAME)
+    async with asyncio.timeout(20):
+        while not any(f'"event":"{NAME}"' in frame for frame in room.alice.page.frames):
+            await asyncio.sleep(0.1)
+    for one in room.both:
+        await one.say("undisturbed")
+    assert not any(NAME in frame for frame in room.bob.page.frames)
 
 
 async def test_what_is_refused_is_said(room: Room) -> None:

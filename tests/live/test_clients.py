@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.live.alarm import NAME, raise_alert
 from tests.live.conftest import House
 from tests.stack.clients import CommandLine, Finished, GatewayClient
 from tests.stack.driver import CommandError
@@ -91,6 +92,25 @@ async def test_the_client_chats_streams_lists_and_remembers(people: tuple[Person
 
     await asyncio.gather(*map(use, people))
     assert not [state for each in people for state in each.client.states if state["state"] == "gap"]
+
+
+async def test_the_client_is_told_of_a_limit_that_comes_near(people: tuple[Person, Person], house: House) -> None:
+    """It hands an event that no gateway knows to its program like any other; bob hears nothing of it."""
+    alice, bob = people
+    await raise_alert(house, alice.agent)
+    told = await alice.client.wait_for(lambda event: event["event"] == NAME)
+    assert told["payload"] == {
+        "type": "daily_tokens_90",
+        "quota": "daily_tokens",
+        "percent": 90,
+        "period": told["payload"]["period"],
+        "used": 91_000,
+        "limit": 100_000,
+    }
+    for each in people:
+        await each.say("hello")
+        assert not [state for state in each.client.states if state["state"] == "gap"]
+    assert not [event for event in bob.client.events if event["event"] == NAME]
 
 
 async def test_the_client_stops_a_slow_run(people: tuple[Person, Person]) -> None:

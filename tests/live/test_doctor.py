@@ -429,7 +429,10 @@ async def test_an_attack_on_agents_that_the_operator_opened_finds_the_way_in(wel
         assert left_behind(well) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGKILL, id="killed")]
+)
 async def test_an_attack_that_is_ended_half_way_is_taken_back(well: House, number: signal.Signals) -> None:
     process = await start(well.sidecar.config_path, "--json", "--attack")
     assert process.stderr is not None
@@ -468,6 +471,7 @@ async def test_a_gateway_that_cannot_reach_our_model_is_told_so_and_left_as_it_w
     assert left_behind(well) == []
 
 
+@pytest.mark.deep
 async def test_the_older_gateway_too(
     model: EchoModel, identity_provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -35,7 +35,7 @@ ORIGIN = "http://127.0.0.1:8080"
 """2026.8.2 approves a new device only for a page of an origin that it allows."""
 
 
-@pytest_asyncio.fixture(scope="module", params=["2026.9.6", "2026.8.2"])
+@pytest_asyncio.fixture(scope="module", params=["2026.9.6", pytest.param("2026.8.2", marks=pytest.mark.deep)])
 async def shared(
     request: pytest.FixtureRequest,
     model: EchoModel,

@@ -122,6 +122,7 @@ async def test_the_gateway_tries_again_after_a_failure(gateway: Gateway, model: 
 SESSIONS = '[[tool tool_call {"id": "sessions_list", "args": {}}]]'
 
 
+@pytest.mark.deep
 async def test_session_tools_closed_and_open(token_gateway: Gateway) -> None:
     theirs, ours = key(), key()
     async with admin_of(token_gateway) as admin:
@@ -136,6 +137,7 @@ async def test_session_tools_closed_and_open(token_gateway: Gateway) -> None:
     assert theirs in answers["open"]
 
 
+@pytest.mark.deep
 async def test_the_older_version_with_open_session_tools(model: EchoModel, tmp_path: Path) -> None:
     """2026.8.2 offers session tools by their own name; its agents see each other's sessions when nobody closes them."""
     options = GatewayOptions(tmp_path / "g", model.url, mode="token", version=OLDER, session_tools="open")

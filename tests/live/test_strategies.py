@@ -34,6 +34,7 @@ ADMIN = "openclaw-sidecar"
             {"identityScopes": {ADMIN: ["operator.admin", "operator.read", "operator.write"]}},
             {"password": "", "admin_user": ADMIN},
             id="admin-identity",
+            marks=pytest.mark.deep,
         ),
     ],
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.live.alarm import NAME, raise_alert
 from tests.live.conftest import House
 from tests.live.leaks import leaks
 from tests.live.own_house import own_house
@@ -206,6 +207,15 @@ async def test_too_many_turns_are_refused(room: Room) -> None:
         for number in range(3):
             await elsewhere.request("chat.abort", {"sessionKey": f"busy{number}"})
         assert f"{bob.mark}-in time" in await bob.say("in time")
+
+
+async def test_a_limit_that_comes_near_disturbs_nobody(room: Room) -> None:
+    """The terminal has no place for an event that no gateway sends, and goes on (2026.9.6)."""
+    async with room.house.client(room.alice.name) as beside:
+        await raise_alert(room.house, room.alice.agent)
+        await beside.wait_for(lambda frame: frame.get("event") == NAME)
+    for one in room.both:
+        assert NAME not in await one.say("undisturbed")
 
 
 async def test_a_token_that_ends(room: Room) -> None:

@@ -9,6 +9,7 @@ of the echo:
     [[wait MS]]               MS before the first byte
     [[fail STATUS TIMES]]     answer HTTP STATUS, TIMES times for this message and session; by default always
     [[cut]]                   break the connection off in the middle of the answer
+    [[uncounted]]             report no usage, as providers do that do not count
     [[cached TOKENS]]         report TOKENS of the prompt (at most all of it) as read from a cache
     [[tool NAME JSON]]        call a tool with the arguments JSON (an object); each `tool` is a round
     [[also NAME JSON]]        one more call in the round of the `tool` before it
@@ -35,7 +36,7 @@ _RUNTIME = re.compile(r"^Runtime: agent=(?P<agent>\S+) \| session=(?P<session>\S
 _STAMP = re.compile(r"^\[[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d [^\]]+\]\s*")
 _RETRY_HEAD = re.compile(r"^\[Queued user message from a previous active turn;[^\]]*\]\s*")
 _RETRY_TAIL = re.compile(r"\s*Continue the current task from the existing transcript, .*$", re.DOTALL)
-_OPENING = re.compile(r"\[\[(reply|long|slow|wait|fail|cut|cached|tool|also)\b ?")
+_OPENING = re.compile(r"\[\[(reply|long|slow|wait|fail|cut|uncounted|cached|tool|also)\b ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Directives:
     fail_status: int = 0
     fail_times: int | None = None
     cut: bool = False
+    uncounted: bool = False
     cached: int = 0
     rounds: list[list[ToolCall]] = field(default_factory=list)
 
@@ -87,6 +89,8 @@ def _apply(found: Directives, name: str, text: str, start: int) -> int | None:
         found.reply = argument
     elif name == "cut":
         found.cut = True
+    elif name == "uncounted":
+        found.uncounted = True
     else:
         try:
             _apply_numbers(found, name, [int(word) for word in argument.split()])

@@ -58,6 +58,8 @@ class Call:
     completion: int = 0
     outcome: str = "running"
     """`running`, `served`, `failed` or `aborted`."""
+    ended: float = 0.0
+    """Unix seconds; 0 while it runs."""
 
 
 class CutOffError(ConnectionResetError):
@@ -150,6 +152,7 @@ class EchoModel:
             call.outcome = "aborted"
             counts.aborts += 1
         finally:
+            call.ended = time.time()
             counts.completion += call.completion
         return web.Response()  # into a closed connection
 
@@ -208,7 +211,7 @@ class EchoModel:
             await send({"tool_calls": _tool_calls(answer, with_index=True)})
             call.completion += _tool_tokens(answer)
         await send({}, "tool_calls" if answer.calls else "stop")
-        if (call.body.get("stream_options") or {}).get("include_usage"):
+        if (call.body.get("stream_options") or {}).get("include_usage") and not call.directives.uncounted:
             await _write_event(request, response, head | {"choices": [], "usage": _usage(call)})
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -191,6 +191,7 @@ class Sidecar:
                 "drain_seconds": 2,
             },
             "environments": {"root": str(gateway.workspaces)},
+            "quota": {"daily_tokens": 0, "monthly_cost_usd": 0.0},
             "storage": {"data_dir": str(data_dir)},
         }
         for name, over in options.settings.items():
