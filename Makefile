@@ -86,6 +86,10 @@ test-deep: setup ## the long runs
 watch: setup ## twenty users at random for five minutes; WATCH_SEED repeats one
 	WATCH_USERS=$${WATCH_USERS:-20} WATCH_SECONDS=$${WATCH_SECONDS:-300} $(BIN)/pytest -s tests/live/test_crowd.py $(ARGS)
 
+.PHONY: exact
+exact: setup ## ten people, hundreds of turns, and everything killed meanwhile: each token is billed once; EXACT_SEED repeats one
+	EXACT_RUNS=$${EXACT_RUNS:-320} EXACT_KILLS=$${EXACT_KILLS:-12} $(BIN)/pytest -s tests/live/test_exactness.py $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup ## property tests of the pure rooms, with many more examples
 	HYPOTHESIS_PROFILE=deep $(BIN)/pytest --timeout=3600 $(PURE_TESTS) $(ARGS)
