@@ -91,8 +91,11 @@ class Bill:
         missing, extra = sure - self.billed, self.billed - served
         lost = (served - self.billed).total()
         if missing or extra:
-            told = [f"{call.turn.session} {figures(call)} {call.turn.person!r}" for call in self.calls]
-            return f"not billed {missing}, billed though not served {extra}; served: {told}"
+            told = [
+                f"{call.ended:.2f} {call.turn.session} {figures(call)} {call.turn.person[-80:]!r}"
+                for call in self.calls
+            ]
+            return f"not billed {missing}, billed though not served {extra}, estimates {self.estimates}; served: {told}"
         return (
             "" if lost <= self.estimates else f"{lost} calls were lost with their gateway, {self.estimates} estimates"
         )
@@ -114,7 +117,7 @@ async def test_every_token_is_billed_once(place: Town) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work())
         tasks.create_task(misfortune.strike())
-    print(f"{crowd.taken} turns: {dict(crowd.done)}\n{dict(misfortune.done)}")
+    print(f"{crowd.taken} turns: {dict(crowd.done)}\n{dict(misfortune.done)}, gateway down {misfortune.lost}")
     await quiet(place)
     found = await rows(place)
     with contextlib.suppress(TimeoutError):

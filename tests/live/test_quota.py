@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,18 +34,22 @@ LIMIT = 60_000
 ORIGIN = "http://127.0.0.1:8080"
 SETTINGS: dict[str, Mapping[str, Any]] = {
     "quota": {"daily_tokens": LIMIT, "monthly_cost_usd": 0.0, "concurrent_runs": 8, "estimate_tokens": 15_000},
-    "environments": {"tools_allow": ["read", "write"]},
+    "environments": {"tools_allow": ["read", "write", "sessions_spawn"]},
     "server": {"public_url": ORIGIN, "drain_seconds": 2},
 }
 
 
-@pytest_asyncio.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", params=["2026.9.6", pytest.param("2026.8.2", marks=pytest.mark.deep)])
 async def metered(
-    model: EchoModel, identity_provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    model: EchoModel,
+    identity_provider: IdentityProvider,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("quota")
+    options = GatewayOptions(folder / "gateway", model.url, version=request.param, allowed_origins=[ORIGIN])
     async with (
-        Gateway(GatewayOptions(folder=folder / "gateway", model_url=model.url, allowed_origins=[ORIGIN])) as gateway,
+        Gateway(options) as gateway,
         Sidecar(SidecarOptions(folder / "sidecar", gateway, identity_provider.issuer, SETTINGS)) as sidecar,
     ):
         yield House(gateway, model, identity_provider, sidecar)
@@ -103,7 +114,7 @@ async def test_who_has_used_their_tokens_reads_how_many_and_until_when(metered: 
 
 async def test_a_turn_that_passes_the_limit_is_stopped_and_says_why(metered: House) -> None:
     login, agent = new_login()
-    steps = " ".join('[[tool read {"path": "none.txt"}]]' for _ in range(14))
+    steps = " ".join('[[tool read {"path": "none.txt"}]]' for _ in range(20))
     async with metered.client(login) as alice:
         await alice.request("chat.send", chat("main", f"{steps} [[long 400]][[slow 400 20]]"))
         told = await heard(alice, "This turn was stopped")
@@ -123,14 +134,68 @@ async def test_a_turn_that_passes_the_limit_is_stopped_and_says_why(metered: Hou
         assert "This turn was stopped" in str(history["messages"]), "it is there after a reload"
 
 
-async def written(house: House, agent: str) -> list[asyncpg.Record]:
-    """The user's rows, once each call that the model ended has one."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = await rows(house, agent)
-            if billed(found)[0] == served(house, agent)[0]:
-                return found
+STEPS = "[[wait 500]] " + " ".join(['[[tool read {"path": "none.txt"}]]'] * 20)
+"""A model that thinks for half a second each time: longer than it takes to stop a run."""
+
+
+async def queued(client: RawClient) -> None:
+    for number in range(3):
+        await client.request("chat.send", chat("main", f"{STEPS} {number}") | {"queueMode": "followup"})
+
+
+async def steered(client: RawClient) -> None:
+    for number in range(3):
+        await client.request("chat.send", chat("main", f"{STEPS} {number}") | {"queueMode": "steer"})
+
+
+async def sub_agents(client: RawClient) -> None:
+    spawns = [spawn(client, f"{STEPS} {label}", label) for label in "abc"]
+    await client.request("chat.send", chat("main", " ".join(spawns)))
+
+
+def spawn(client: RawClient, task: str, label: str) -> str:
+    """A directive; 2026.9 hides the tool behind `tool_call`."""
+    arguments = {"task": task, "label": label}
+    if client.hello["server"]["version"].startswith("2026.8."):
+        return f"[[tool sessions_spawn {json.dumps(arguments)}]]"
+    return f"[[tool tool_call {json.dumps({'id': 'sessions_spawn', 'args': arguments})}]]"
+
+
+@pytest.mark.parametrize("begin", [queued, steered, sub_agents])
+async def test_whatever_runs_takes_one_call_past_the_limit_at_most(
+    metered: House, begin: Callable[[RawClient], Awaitable[None]]
+) -> None:
+    """Also what nobody asked leave for: turns behind or within another, and those that an agent starts."""
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await begin(alice)
+        await heard(alice, "This turn was stopped")
+    await still(metered, agent)
+    found = await written(metered, agent)
+    used = list(itertools.accumulate(row["tokens_total"] for row in found))
+    assert used[-1] >= LIMIT
+    later = Counter(row["request_id"] for row in found[sum(one < LIMIT for one in used) + 1 :])
+    print(f"{begin.__name__}: {len(found)} calls, {used[-1] - LIMIT:,} tokens past the limit, in {dict(later)}")
+    assert max(later.values(), default=0) <= 1
+
+
+async def still(house: House, agent: str) -> None:
+    """Nothing of the user's has called the model for three seconds."""
+    since, count = time.monotonic(), -1
+    async with asyncio.timeout(2 * PATIENCE_S):
+        while time.monotonic() < since + 3:
             await asyncio.sleep(0.1)
+            mine = [call for call in house.model.calls if call.turn.agent == agent]
+            if len(mine) != count or any(call.outcome == "running" for call in mine):
+                since, count = time.monotonic(), len(mine)
+
+
+async def written(house: House, agent: str) -> list[asyncpg.Record]:
+    """The user's rows, once each call that the model ended has one: an estimate, where the run was stopped at that moment."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found := await rows(house, agent)) < served(house, agent)[0]:
+            await asyncio.sleep(0.1)
+        return found
 
 
 async def heard(client: RawClient, words: str) -> str:
@@ -203,14 +268,14 @@ async def until_open(house: House, agent: str, count: int) -> None:
         await connection.close()
 
 
-async def standing(house: House, login: str) -> dict[str, Any]:
-    """What `GET /api/openclaw/quota` says of the user's tokens of today."""
+async def standing(house: House, login: str, quota: str = "daily_tokens") -> dict[str, Any]:
+    """What `GET /api/openclaw/quota` says of the user's quota."""
     headers = {"Authorization": f"Bearer {await house.token(login)}"}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
         session.get(f"{house.sidecar.http_url}/api/openclaw/quota") as answer,
     ):
-        told: dict[str, Any] = (await answer.json())["quotas"]["daily_tokens"]
+        told: dict[str, Any] = (await answer.json())["quotas"][quota]
         return told
 
 
@@ -219,20 +284,69 @@ async def test_fifty_clients_of_one_user_through_two_sidecars(
 ) -> None:
     """What is admitted fits, and all that fits is."""
     login, agent = new_login()
-    options = metered.sidecar.options
-    second = SidecarOptions(
-        tmp_path_factory.mktemp("second"),
-        metered.gateway,
-        options.issuer,
-        {**SETTINGS, "storage": shared_storage(metered)},
-    )
-    async with Sidecar(second) as other:
-        both = [metered, House(metered.gateway, metered.model, metered.identity_provider, other)]
+    async with another(metered, tmp_path_factory.mktemp("second")) as other:
+        both = [metered, other]
         outcomes = await asyncio.gather(*(one_turn(both[number % 2], login, number) for number in range(50)))
         admitted = [one for one in outcomes if one == "ok"]
         assert len(admitted) == LIMIT // 15_000
         assert set(outcomes) == {"ok", "DAILY_TOKENS_EXCEEDED"}
         await settled(metered, agent, lambda found: len(found) == len(admitted))
+
+
+async def test_the_turns_of_a_day_are_counted_exactly(metered: House, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of all that runs those that the user asked for, whichever sidecar they came through."""
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", spawn(alice, "at work", "a"))
+        slow = chat("main", "[[long 10]][[slow 10 60]]")
+        await alice.request("chat.send", slow)
+        await alice.request("chat.send", chat("main", "behind it") | {"queueMode": "followup"})
+        await alice.request("chat.send", slow)
+        assert (await standing(metered, login, "api_calls"))["used"] == 3
+    await still(metered, agent)
+    await operator(metered, "set", await user_id(metered, agent), "daily_tokens", "0")
+    await operator(metered, "set", await user_id(metered, agent), "api_calls", "8")
+    async with another(metered, tmp_path_factory.mktemp("third")) as other:
+        both = [metered, other]
+        for house in both:
+            await until_limited(house, login, 8)
+        outcomes = await asyncio.gather(*(one_turn(both[number % 2], login, number) for number in range(20)))
+        assert Counter(outcomes) == {"ok": 5, "API_CALLS_EXCEEDED": 15}
+        told = [await standing(house, login, "api_calls") for house in both]
+        assert [(one["used"], one["limit"]) for one in told] == [(8, 8)] * 2
+    async with metered.client(login) as alice:
+        details = (await refused(alice)).error["details"]
+    assert (details["code"], details["used"], details["limit"]) == ("API_CALLS_EXCEEDED", 8, 8)
+
+
+async def until_limited(house: House, login: str, limit: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await standing(house, login, "api_calls"))["limit"] != limit:
+            await asyncio.sleep(0.2)
+
+
+async def user_id(house: House, agent: str) -> str:
+    connection = await asyncpg.connect(running_database_url(data_dir(house)))
+    try:
+        asked = "select user_id from user_openclaw_environments where profile_name = $1"
+        return str(await connection.fetchval(asked, agent))
+    finally:
+        await connection.close()
+
+
+async def operator(house: House, *words: str) -> None:
+    """`sidecar quota …`, beside the sidecar that runs."""
+    command = (sys.executable, "-m", "sidecar.cli.main", "quota", *words, "--config", str(house.sidecar.config_path))
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+@contextlib.asynccontextmanager
+async def another(house: House, folder: Path) -> AsyncIterator[House]:
+    """A second sidecar beside the first, before the same gateway."""
+    settings = {**SETTINGS, "storage": shared_storage(house)}
+    async with Sidecar(SidecarOptions(folder, house.gateway, house.sidecar.options.issuer, settings)) as sidecar:
+        yield House(house.gateway, house.model, house.identity_provider, sidecar)
 
 
 def shared_storage(house: House) -> dict[str, str]:
