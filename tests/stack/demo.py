@@ -36,6 +36,8 @@ TOKEN_S = 12 * 3600
 READY_TIMEOUT_S = 60
 CHAT_TIMEOUT_S = 180
 USERS = ("alice", "bob")
+LIMITS = {"daily_tokens": 100_000, "monthly_cost_usd": 100.0}
+"""As where an operator sets none: some twenty turns of the echo model."""
 
 EPILOG = """\
 environment:
@@ -105,7 +107,7 @@ async def start(stack: contextlib.AsyncExitStack, told: Told, folder: Path, give
         folder=folder / "sidecar",
         gateway=gateway,
         issuer=provider.issuer,
-        settings={"telemetry": {"log_format": "json"}},
+        settings={"telemetry": {"log_format": "json"}, "quota": LIMITS},
         gateway_settings={"user_header": given.user_header} if given and given.password else {},
         port=port,
         metrics_port=port_or_free(METRICS_PORT),

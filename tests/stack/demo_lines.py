@@ -53,6 +53,7 @@ class Lines:
 
     def _tries(self) -> list[tuple[str, str]]:
         sidecar, chat = self.sidecar, shlex.quote(str(self.folder / "chat.py"))
+        bearer = '-H "Authorization: Bearer $OPENCLAW_GATEWAY_TOKEN"'
         bobs = json.dumps({"sessionKey": "agent:u-bob:main"})
         return [
             ("alice's sessions, and nobody else's", self._as("alice", "gateway", "call", "sessions.list", "--json")),
@@ -62,6 +63,12 @@ class Lines:
             ),
             ("bob in the terminal client; /exit or Ctrl-C twice leaves it", self._as("bob", "tui")),
             ("a Python client, short enough to read", f"(. {self._quoted('alice')} && {chat} 'hello from Python')"),
+            (
+                "what alice has used of her 100,000 tokens a day; at 80 % her clients are told, at 100 % they are refused",
+                f"(. {self._quoted('alice')} && curl -s {bearer} {sidecar.http_url}/api/openclaw/quota)",
+            ),
+            ("an operator gives her more", self._operator("quota", "set", "example|alice", "daily_tokens", "500000")),
+            ("every call of the model, per user", self._operator("usage", "report", "--by", "user")),
             ("is it ready, and what does it wait for", f"curl -s {sidecar.ready_url}"),
             ("its metrics", f"curl -s {sidecar.metrics_url} | grep '^openclaw_sidecar'"),
             ("its log", f"tail -f {shlex.quote(str(sidecar.log_path))}"),
@@ -71,6 +78,11 @@ class Lines:
         """`openclaw …` in a subshell, so that the user's shell keeps its own settings."""
         command = shlex.join([str(node()), str(openclaw(self.packages)), *arguments])
         return f"(. {self._quoted(user)} && {command})"
+
+    def _operator(self, *words: str) -> str:
+        return shlex.join(
+            [str(Path(sys.executable).with_name("sidecar")), *words, "--config", str(self.sidecar.config_path)]
+        )
 
     def _environment(self, user: str) -> Path:
         return self.folder / f"{user}.env"

@@ -114,6 +114,9 @@ async def test_it_shows_two_people_and_ends_with_all_of_it(tmp_path: Path) -> No
             ("gateway call sessions.list", 0, "agent:u-alice:main"),
             ("gateway call chat.history", 1, "that agent is not yours"),
             ("chat.py", 0, "hello from Python"),
+            ("/api/openclaw/quota", 0, '"limit": 100000'),
+            ("quota set", 0, "daily_tokens of example|alice: 500,000"),
+            ("usage report", 0, "example|alice"),
             ("/readyz", 0, '"ready": true'),
             ("/metrics", 0, "openclaw_sidecar_runs_admitted_total"),
         ):
@@ -166,7 +169,7 @@ def log(folder: Path) -> str:
 
 async def pasted(folder: Path, part: str) -> subprocess.CompletedProcess[str]:
     """Run the printed line that holds `part`, as somebody who has an OpenClaw of their own."""
-    line = next(line for line in log(folder).splitlines() if part in line and line.startswith(("(", "curl")))
+    line = next(line for line in log(folder).splitlines() if part in line and line.startswith(("(", "curl", "/")))
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "OPENCLAW_GATEWAY_PASSWORD": SECRET}
     return await asyncio.to_thread(
         subprocess.run,
