@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loadtest.wire import BenchError
 
+UPDATE = ("apt-get", "update")
 INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", "nginx")
 _NEEDED = "nginx is not installed: `apt-get install nginx`, or leave it out with --without nginx"
 
@@ -52,14 +53,15 @@ async def installed() -> str:
         return found
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise BenchError(_NEEDED)
-    done = await asyncio.to_thread(
-        subprocess.run,
-        INSTALL,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    for words in (UPDATE, INSTALL):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            words,
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if (found := find()) is None:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise BenchError(f"{_NEEDED}; apt-get could not: {''.join(said)}")

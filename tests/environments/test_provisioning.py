@@ -99,18 +99,21 @@ async def test_an_operator_who_writes_at_the_same_time_loses_nothing_either(
     own_gateway: stack.Gateway, options: GatewayOptions, store: RedisStore
 ) -> None:
     async with replica(options, store) as one, RawClient.admin(own_gateway) as operator:
+        written: list[str] = []
 
         async def operate() -> None:
-            for number in range(5):
-                with contextlib.suppress(RequestError):
-                    await patch_config(operator, {"agents": {"entries": {f"ops{number}": {"name": "Ops"}}}})
+            for name in (f"ops{number}" for number in range(5)):
+                with contextlib.suppress(RequestError):  # somebody else wrote meanwhile, and they read that
+                    await patch_config(operator, {"agents": {"entries": {name: {"name": "Ops"}}}})
+                    written.append(name)
 
         writing = asyncio.create_task(operate())
         for number in range(3):
             await ensured(one, f"beside{number}")
         await writing
         await as_wanted(one, *(f"beside{number}" for number in range(3)))
-        assert any(name.startswith("ops") for name in await one.entries())
+        assert written
+        assert set(written) <= set(await one.entries())
 
 
 async def test_a_writer_that_dies_half_way_is_no_harm(
@@ -124,7 +127,7 @@ async def test_a_writer_that_dies_half_way_is_no_harm(
                 await asyncio.sleep(0.005)
         dying.writer.cancel()
         await asyncio.gather(dying.writer, return_exceptions=True)
-        assert not all(task.done() and task.exception() is None for task in asking), "nobody was told yes"
+        assert not any(task.done() and task.exception() is None for task in asking), "nobody was told yes"
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -262,8 +265,7 @@ async def test_who_opens_an_agent_again_and_again_is_not_fought_and_gets_no_runs
         written = len(one.written)
         with pytest.raises(GatewayOpen) as refused:
             await one.maker.ensure(wanted("fought"))
-        assert refused.value.retry_after_ms is not None
-        assert refused.value.retry_after_ms > 2000
+        assert refused.value.retry_after_ms
         await ensured(one, "newcomer")
         assert len(one.written) - written <= 2
         await closed_again(one, "fought")

@@ -153,7 +153,9 @@ async def test_stop_ends_ones_own_turn(room: Room) -> None:
     await alice.page.click("#stop")
     await alice.page.wait_for("note: stopped")
     await bob.page.wait_for(f"assistant: {answer}")
-    assert f"{alice.mark}-s199" not in (await alice.say("after")).rpartition("assistant: ")[0].rpartition("]]")[2]
+    said = (await alice.say("after")).rpartition(f"assistant: {alice.mark}-s0")[2].partition("note: stopped")[0]
+    assert f"{alice.mark}-s1" in said
+    assert f"{alice.mark}-s199" not in said
 
 
 async def test_a_limit_that_comes_near_is_told_to_the_page(room: Room) -> None:

@@ -61,14 +61,16 @@ async def refused(client: RawClient, key: str = "main", message: str = "hello") 
     return error.value
 
 
-async def until_refused(client: RawClient, key: str = "main") -> tuple[int, RequestError]:
+async def until_refused(house: House, login: str, client: RawClient, key: str = "main") -> tuple[int, RequestError]:
     """Chat until a limit says no: how many turns there were."""
     for turns in range(40):
         try:
             await client.chat(key, "hello")
         except RequestError as error:
             return turns, error
-        await asyncio.sleep(2.1)  # what the turn had reserved is free again
+        async with asyncio.timeout(PATIENCE_S):  # what the turn had reserved is free again
+            while (await standing(house, login))["reserved"]:
+                await asyncio.sleep(0.1)
     raise AssertionError("nothing was refused")
 
 
@@ -88,7 +90,7 @@ async def alerts(house: House, agent: str) -> list[str]:
 async def test_who_has_used_their_tokens_reads_how_many_and_until_when(metered: House) -> None:
     login, agent = new_login()
     async with metered.client(login) as alice:
-        turns, error = await until_refused(alice)
+        turns, error = await until_refused(metered, login, alice)
     assert turns >= 2
     used = sum(row["tokens_total"] for row in await settled(metered, agent))
     details = error.error["details"]
@@ -134,8 +136,8 @@ async def test_a_turn_that_passes_the_limit_is_stopped_and_says_why(metered: Hou
         assert "This turn was stopped" in str(history["messages"]), "it is there after a reload"
 
 
-STEPS = "[[wait 500]] " + " ".join(['[[tool read {"path": "none.txt"}]]'] * 20)
-"""A model that thinks for half a second each time: longer than it takes to stop a run."""
+STEPS = "[[wait 1000]] " + " ".join(['[[tool read {"path": "none.txt"}]]'] * 20)
+"""A model that thinks for a second each time: longer than it takes to stop a run."""
 
 
 async def queued(client: RawClient) -> None:

@@ -173,6 +173,7 @@ async def test_escape_stops_ones_own_turn(room: Room) -> None:
     await alice.terminal.wait_for("run aborted", "connected | aborted")
     await bob.terminal.wait_for(f"]] {answer} connected | idle")
     said = (await alice.say("after")).partition(f"]] {alice.mark}-s0")[2]
+    assert f"{alice.mark}-s1" in said
     assert f"{alice.mark}-s19" not in said
 
 

@@ -19,6 +19,7 @@ from tests.live.conftest import House
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
+from tests.stack.proc import eventually
 from tests.stack.raw import RawClient
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
@@ -198,7 +199,10 @@ async def test_a_sub_agent_is_its_users(metered: House) -> None:
 async def test_the_operators_agents_are_nobodys(metered: House) -> None:
     async with RawClient.admin(metered.gateway) as admin:
         await admin.chat("agent:main:main", "hello")
-    await asyncio.sleep(1)
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", "hello")
+    await settled(metered, agent, lambda found: len(found) == 1)  # so what came before is there, too
     connection = await asyncpg.connect(running_database_url(data_dir(metered)))
     try:
         assert (
@@ -282,18 +286,22 @@ async def stopped_unseen(house: House) -> tuple[str, asyncpg.Record]:
         key = f"agent:{agent}:main"
         run = (await admin.request("chat.send", chat(key, "[[long 200]][[slow 100 40]]")))["runId"]
         await until_asked(house, agent, 2)
-        await asyncio.sleep(2)
+        await eventually(lambda: said_last(house, agent) > 30)
         await admin.request("chat.abort", {"sessionKey": key, "runId": run})
     await house.sidecar.start()
     [estimate] = await broken_off(house, agent)
     return agent, estimate
 
 
+def said_last(house: House, agent: str) -> int:
+    """Words of the agent's latest answer, so far."""
+    return next(call.completion for call in reversed(house.model.calls) if call.turn.agent == agent)
+
+
 async def test_an_answer_that_is_stopped_while_nobody_looks_on(metered: House) -> None:
     """All its words count, though transcripts are read with their texts cut."""
     agent, estimate = await stopped_unseen(metered)
-    words = next(call.completion for call in reversed(metered.model.calls) if call.turn.agent == agent)
-    assert words > 30
+    words = said_last(metered, agent)
     assert 0.5 * words < estimate["tokens_output"] < 1.5 * words
 
 

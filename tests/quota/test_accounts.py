@@ -23,6 +23,7 @@ from sidecar.storage.postgres import Database, DatabaseOptions
 from sidecar.storage.quotas import QuotaBook
 from sidecar.storage.redis import RedisOptions, RedisStore
 from tests.quota.books import accounts_of
+from tests.stack.proc import eventually
 from tests.stack.process import free_port
 from tests.storage.test_postgres import environment
 
@@ -218,6 +219,11 @@ class Switched:
         self.accounts = accounts
         self._store = accounts._store
         self._away = type(accounts._store)(away)  # type: ignore[call-arg]
+        self._tries = away._pipeline
+
+    def failed(self) -> bool:
+        """It was asked while it was away."""
+        return bool(self._tries._broken)
 
     def off(self) -> None:
         self.accounts._store = self._away
@@ -264,15 +270,18 @@ def away_book() -> QuotaBook:
     return QuotaBook(Database(DatabaseOptions(f"postgresql://127.0.0.1:{free_port()}/none", connect_timeout=0.5)))
 
 
-async def test_open_everybody_who_is_known(switched: Callable[..., Switched]) -> None:
+async def test_open_everybody_who_is_known(switched: Callable[..., Switched], alices: Database) -> None:
     house = switched("open", daily_tokens=20, concurrent_runs=1)
     await start(house.accounts, "r1")
     house.off()
     for number in range(5):
         await start(house.accounts, f"alone-{number}")
-    house.on()
     async with settling(house.accounts):
-        await becomes(house.accounts, 0)
+        house.accounts.settle(call("m1", 7))
+        await Ledger(alices).append([call("m1", 7)])
+        await eventually(house.failed)
+        house.on()
+        await becomes(house.accounts, 7)
 
 
 async def test_local_what_was_left_at_last_sight_divided_by_the_replicas(switched: Callable[..., Switched]) -> None:
@@ -293,7 +302,7 @@ async def test_a_call_that_redis_missed_is_not_lost(switched: Callable[..., Swit
     async with settling(house.accounts):
         house.accounts.settle(call("m1", 60))
         await Ledger(alices).append([call("m1", 60)])
-        await asyncio.sleep(0.3)
+        await eventually(house.failed)
         house.on()
         await becomes(house.accounts, 60)
 

@@ -121,6 +121,7 @@ class Person:
         await self.client.wait_for(lambda frame: frame.get("payload") == {"last": last})
         got = [frame for frame in self.client.frames[before:] if frame.get("event") != "tick"]
         numbers = [frame["seq"] for frame in self.client.frames if "seq" in frame]
+        assert numbers
         assert numbers == list(range(1, len(numbers) + 1))
         said = [{"event": name, "payload": payload} for name, payload in events]
         return [said.index({"event": frame["event"], "payload": frame["payload"]}) for frame in got]

@@ -115,6 +115,11 @@ class RawClient:
     def events(self) -> list[Frame]:
         return [frame for frame in self.frames if frame.get("type") == "event"]
 
+    def has_no_gap(self) -> bool:
+        """The events that are numbered, of which there are some, run from 1 without a gap."""
+        numbers = [frame["seq"] for frame in self.events if "seq" in frame]
+        return bool(numbers) and numbers == list(range(1, len(numbers) + 1))
+
     @property
     def close_code(self) -> int | None:
         return self._socket.close_code

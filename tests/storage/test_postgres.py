@@ -246,7 +246,7 @@ class TestOutage:
     async def test_all_connections_taken(self, database: Database, database_url: str) -> None:
         connection = await asyncpg.connect(database_url)
         try:
-            options = DatabaseOptions(database_url, pool_size=1, connect_timeout=0.3, statement_timeout=20)
+            options = DatabaseOptions(database_url, pool_size=1, connect_timeout=3, statement_timeout=20)
             async with Database(options) as small, connection.transaction():
                 await connection.execute("lock table user_openclaw_environments")
                 stuck = asyncio.create_task(small.users_per_gateway())
@@ -260,7 +260,7 @@ class TestOutage:
             await connection.close()
 
     async def test_a_frozen_server_costs_a_bounded_wait_and_thaws(self, database: Database, database_url: str) -> None:
-        options = DatabaseOptions(database_url, connect_timeout=0.5, statement_timeout=0.3)
+        options = DatabaseOptions(database_url, connect_timeout=3, statement_timeout=2)
         async with Database(options) as impatient:
             await impatient.ping()
             frozen = await rows(database_url, "select pid from pg_stat_activity where datname = current_database()")

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from sidecar.domain.alerts import Crossing
 from sidecar.domain.quota import NOTHING, Amount, Figures, Limits, QuotaType
+from sidecar.errors import StorageAway
 from sidecar.quota.options import QuotaOptions
 from sidecar.storage.postgres import Database, DatabaseOptions
 from sidecar.storage.quotas import QuotaBook
@@ -25,6 +26,7 @@ from sidecar.telemetry.facts import AlertRaised, AlertSent, Fact
 from sidecar.usage import webhook as module
 from sidecar.usage.alerts import Alerts
 from sidecar.usage.webhook import Webhook
+from tests.stack.proc import eventually
 from tests.stack.process import free_port
 from tests.storage.test_postgres import environment, rows
 
@@ -85,6 +87,7 @@ async def test_each_share_once_a_period_over_replicas(book: QuotaBook, database_
             database_url,
             ["daily_tokens_80", "daily_tokens_90", "daily_tokens_100", "daily_tokens_80", "monthly_cost_80"],
         )
+        await eventually(lambda: len(facts) >= 5)
     raised = [fact.alert_type for fact in facts if isinstance(fact, AlertRaised)]
     assert sorted(raised) == sorted(await types(database_url))
 
@@ -118,10 +121,9 @@ async def test_the_clients_on_every_replica_hear_of_it_once(book: QuotaBook) -> 
 
 async def test_where_a_user_stands_is_noted_for_reports(book: QuotaBook, database_url: str) -> None:
     alerts = alerts_of(book, [])
-    async with running(alerts.run), asyncio.timeout(20):
+    async with running(alerts.run):
         alerts.stands("u-alice", figures(850), LIMITS)
-        while not (found := await rows(database_url, "select * from user_quotas order by quota_type")):
-            await asyncio.sleep(0.02)
+        found = await noted(database_url)
     assert {row["quota_type"]: float(row["current_value"]) for row in found} == {
         "api_calls": 5, "daily_tokens": 850, "monthly_cost": 0,
     }  # fmt: skip
@@ -130,13 +132,36 @@ async def test_where_a_user_stands_is_noted_for_reports(book: QuotaBook, databas
 
 async def test_what_came_while_the_database_was_away_is_told_late(book: QuotaBook, database_url: str) -> None:
     alerts = alerts_of(book, [])
-    away = QuotaBook(Database(DatabaseOptions(f"postgresql://127.0.0.1:{free_port()}/none", connect_timeout=0.5)))
-    alerts._book = away
+    away = Away(Database(DatabaseOptions(f"postgresql://127.0.0.1:{free_port()}/none", connect_timeout=0.5)))
     async with running(alerts.run):
+        alerts.stands("u-alice", figures(450), LIMITS)
+        await noted(database_url)
+        alerts._book = away
         alerts.stands("u-alice", figures(850), LIMITS)
-        await asyncio.sleep(0.5)
+        await eventually(lambda: away.tried)
         alerts._book = book
         await until(database_url, ["daily_tokens_80"])
+
+
+class Away(QuotaBook):
+    """Knows whether somebody has met it."""
+
+    tried = False
+
+    async def raise_alert(self, *words: Any) -> bool:
+        try:
+            return await super().raise_alert(*words)
+        except StorageAway:
+            self.tried = True
+            raise
+
+
+async def noted(url: str) -> list[Any]:
+    """What is noted of where users stand, once there is something."""
+    async with asyncio.timeout(20):
+        while not (found := await rows(url, "select * from user_quotas order by quota_type")):
+            await asyncio.sleep(0.02)
+        return found
 
 
 # --- the webhook ----------------------------------------------------------------------------------------------------------
@@ -188,9 +213,10 @@ async def test_an_alert_is_sent_once_and_signed(
     facts: list[Fact] = []
     hooks = [Webhook(receiver.url, SECRET, book, facts.append, time.time) for _ in range(2)]
     async with running(hooks[0].run), running(hooks[1].run):
-        await asyncio.sleep(0.5)
+        await eventually(lambda: len(facts) == 1)
         await raised(book, 90)
-        await asyncio.sleep(0.5)
+        await eventually(lambda: len(facts) == 2)
+        await asyncio.sleep(0.5)  # for what must not come
     assert [(alert["type"], good) for alert, good in receiver.got] == [
         ("daily_tokens_80", True),
         ("daily_tokens_90", True),
@@ -212,17 +238,18 @@ async def test_what_is_not_taken_is_sent_again_later_and_later(
     async with running(hook.run):
         for wait, sent in ((0, 1), (14, 1), (2, 2), (29, 2), (2, 3)):
             now[0] += wait
-            await asyncio.sleep(0.3)
+            await eventually(lambda sent=sent: len(facts) == sent)  # type: ignore[misc]
+            await asyncio.sleep(0.2)  # for what must not come
             assert len(receiver.got) == sent
         receiver.status = 204
         now[0] += 61
-        await asyncio.sleep(0.3)
+        await eventually(lambda: len(facts) == 4)
         now[0] += 4000
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
     assert len(receiver.got) == 4
     assert [fact.outcome for fact in facts if isinstance(fact, AlertSent)] == ["refused"] * 3 + ["sent"]
     nobody = Webhook(f"http://127.0.0.1:{free_port()}/", SECRET, book, facts.append, lambda: now[0])
     await raised(book, 90)
     async with running(nobody.run):
-        await asyncio.sleep(0.3)
+        await eventually(lambda: len(facts) == 5)
     assert facts[-1] == AlertSent("unreachable")

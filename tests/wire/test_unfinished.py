@@ -25,14 +25,12 @@ async def test_a_message_that_does_not_end_ends_the_connection() -> None:
 
 @on_each_loop
 async def test_one_that_ends_does_not() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "MESSAGE_SECONDS", 0.2)
-        async with serving() as (url, queue), RawPeer.connect(url) as peer:
-            served = await queue.get()
-            peer.writer.write(WHOLE[:50])
-            await peer.writer.drain()
-            peer.writer.write(WHOLE[50:])
-            peer.writer.write(encode(Opcode.PING, b"there?", MASK))
-            assert await peer.frame() == (Opcode.PONG, b"there?")
-            assert served.wire._unfinished is None
-            assert served.wire.open
+    async with serving() as (url, queue), RawPeer.connect(url) as peer:
+        served = await queue.get()
+        peer.writer.write(WHOLE[:50])
+        await peer.writer.drain()
+        peer.writer.write(WHOLE[50:])
+        peer.writer.write(encode(Opcode.PING, b"there?", MASK))
+        assert await peer.frame() == (Opcode.PONG, b"there?")
+        assert served.wire._unfinished is None
+        assert served.wire.open
