@@ -7,6 +7,10 @@ One assistant message is one model call (2026.9.6, 2026.8.2):
      "__openclaw": {"id": "…", "runId": "…", "recordTimestampMs": <ms>, "seq": n}}
 
 What the gateway itself puts into a transcript (an aborted answer, a notice) comes as `openclaw` / `gateway-injected` with zeros.
+
+Some messages are shown to nobody, though they cost like any other: an answer that says only `NO_REPLY`, or `HEARTBEAT_OK` and
+little else, and in `chat.history` what is larger than 128 KiB. `session.message` is then `sessions.changed` with `phase:
+"message"`, and `chat.history` leaves their place out; places (`seq`) count all messages from 1. `sessions.get` has them all, whole.
 """
 
 from __future__ import annotations
@@ -33,12 +37,16 @@ NOTICES = ("\N{WARNING SIGN}", "The agent run failed before")
 AFTER = "after:"
 """Before a message's id: the call that should have answered it, of which the transcript has nothing."""
 
-MOST_TOKENS = 2**53 - 1
+MOST_PLACES = 1000
+"""Of one page are looked for."""
+
+MOST_TOKENS = 10**9
 MOST_USD = 1_000_000
 """No call has or costs more; what is said to is not believed."""
 
 _MESSAGE = b'{"type":"event","event":"session.message","payload":{'
 _ASSISTANT = b'"role":"assistant"'
+_CHANGED, _OF_A_MESSAGE = b'{"type":"event","event":"sessions.changed","payload":{', b'"phase":"message"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,42 @@ def heard(raw: bytes) -> tuple[str, Reported | Unfinished] | None:
     return None if found is None else (key, found)
 
 
+def unshown(raw: bytes) -> tuple[str, str] | None:
+    """The session and the id of a message that an event tells of without showing it; None for every other event."""
+    if not raw.startswith(_CHANGED) or _OF_A_MESSAGE not in raw:
+        return None
+    payload = (frames.parse(raw) or {}).get("payload")
+    if not isinstance(payload, dict) or payload.get("phase") != "message":
+        return None
+    key, message_id = payload.get("sessionKey"), payload.get("messageId")
+    return (key, message_id) if isinstance(key, str) and isinstance(message_id, str) and message_id else None
+
+
+def left_out(messages: Sequence[Any], last: int, since: float, *, first: bool) -> set[int]:
+    """The places of a page of `chat.history` that it does not show, from the first message that was written since (Unix seconds).
+
+    `last`: the place that the page ends with; `first`: whether it begins with the first of all.
+    """
+    places = {place(message): message for message in messages}
+    places.pop(0, None)
+    low = 1 if first else min(places, default=last + 1)
+    low = max([low, *(at + 1 for at, message in places.items() if written_at(message) < since)])
+    shown = {at for at, message in places.items() if _object(message, "__openclaw").get("reason") != "oversized"}
+    return set(range(max(low, last - MOST_PLACES + 1), last + 1)) - shown
+
+
+def place(message: Any) -> int:
+    """Where in its transcript it stands, from 1; 0 where it does not say."""
+    return _count(_object(message, "__openclaw").get("seq")) if isinstance(message, dict) else 0
+
+
+def written_at(message: Mapping[str, Any]) -> float:
+    """Unix seconds; 0 where it does not say."""
+    return (
+        _number(_object(message, "__openclaw").get("recordTimestampMs")) or _number(message.get("timestamp"))
+    ) / 1000
+
+
 def listed(message: Any) -> Reported | Unfinished | None:
     """The call behind a message of a transcript; None where it is no call, or says nothing that can be counted."""
     if not isinstance(message, dict) or message.get("role") != "assistant":
@@ -106,12 +150,12 @@ def listed(message: Any) -> Reported | Unfinished | None:
     if not isinstance(message_id, str) or not message_id:
         return None
     run_id = run_id if isinstance(run_id, str) else ""
-    at = _number(stamp.get("recordTimestampMs")) or _number(message.get("timestamp"))
+    at = written_at(message)
     provider, model = message.get("provider"), message.get("model")
     if model == INJECTED:
         if _object(message, "openclawAbort").get("aborted") is not True:
             return None
-        return Unfinished(message_id, run_id, len(_text(message.get("content"))), at / 1000)
+        return Unfinished(message_id, run_id, len(_text(message.get("content"))), at)
     if not isinstance(provider, str) or not isinstance(model, str):
         return None
     tokens = _tokens(_object(message, "usage"))
@@ -123,7 +167,7 @@ def listed(message: Any) -> Reported | Unfinished | None:
         words, error = _text(message.get("content")), "error" if stop == "error" else ""
         if words.startswith(NOTICES):
             words = words.partition("\n\n")[2]
-        return Unfinished(message_id, run_id, len(words), at / 1000, provider, model, error, stop in FINISHED)
+        return Unfinished(message_id, run_id, len(words), at, provider, model, error, stop in FINISHED)
     cost = _number(_object(message, "usage", "cost").get("total"))
     return Reported(
         message_id=message_id,
@@ -132,7 +176,7 @@ def listed(message: Any) -> Reported | Unfinished | None:
         model=model,
         tokens=tokens,
         cost_usd=Decimal(repr(cost)) if 0 < cost <= MOST_USD else None,
-        at=at / 1000,
+        at=at,
         stop_reason=stop,
     )
 
@@ -148,7 +192,7 @@ def unanswered(messages: Sequence[Any], run_id: str, began: float) -> Unfinished
         if not isinstance(message, dict):
             continue
         stamp, role = _object(message, "__openclaw"), message.get("role")
-        at = _number(stamp.get("recordTimestampMs")) / 1000
+        at = written_at(message)
         if not _is_of(message, run_id) and (role != "user" or "idempotencyKey" in stamp or at < began):
             continue
         if role == "assistant":

@@ -102,7 +102,9 @@ class Collector:
         self._unread = asyncio.Event()
         """Something may have been said that nobody heard."""
 
-        self._unfinished: asyncio.Queue[tuple[str, Unfinished]] = asyncio.Queue()
+        self._unfinished: asyncio.Queue[tuple[str, Unfinished | str]] = asyncio.Queue()
+        """Answers without figures, and ids of messages that the gateway does not show."""
+
         self.endings = Endings(ports.transcripts, ports.open_runs, ports.writer, self._add)
 
     @property
@@ -123,6 +125,8 @@ class Collector:
         if self._leads and (said := usage.heard(raw)) is not None:
             self._take(*said)
         else:
+            if self._leads and (hidden := usage.unshown(raw)) is not None:
+                self._unfinished.put_nowait(hidden)
             self.endings.hear(raw, leads=self._leads)
 
     def listens(self) -> None:
@@ -182,7 +186,7 @@ class Collector:
 
     async def _lead(self) -> None:
         """Until another leads."""
-        works = (self._read_again_and_again, self._estimate, *self.endings.works)
+        works = (self._read_again_and_again, self._finish, *self.endings.works)
         tasks = {asyncio.create_task(work()) for work in works}
         try:
             while await self._may_lead():
@@ -244,17 +248,19 @@ class Collector:
         self._ports.writer.add([call])
         self._ports.accounts.settle(call)
 
-    async def _estimate(self) -> None:
-        """What was heard of answers that have no figures, until cancelled."""
+    async def _finish(self) -> None:
+        """Look up and estimate what was not heard whole, until cancelled."""
+        transcripts = self._ports.transcripts
         while True:
-            key, said = await self._unfinished.get()
+            key, heard = await self._unfinished.get()
             try:
-                call = await self._ports.transcripts.estimated(key, said)
-            except StorageAway:  # read again from the transcript, once PostgreSQL is back
+                said = await transcripts.unshown(key, heard) if isinstance(heard, str) else heard
+                if isinstance(said, Reported):
+                    self._take(key, said)
+                elif said is not None and (call := await transcripts.estimated(key, said)) is not None:
+                    self._add(call)
+            except (GatewayAway, StorageAway):  # read again from the transcript, once they are back
                 self._unread.set()
-                continue
-            if call is not None:
-                self._add(call)
 
     def _is(self, state: str) -> None:
         if state != self._state:

@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
+import orjson
+
 from sidecar.domain.namespace import Layout
 from sidecar.domain.usage import ModelCall, OpenRun, Source
+from sidecar.errors import GatewayAway
 from sidecar.gateways.rpc import RequestRefused
 from sidecar.protocol import usage
 from sidecar.protocol.session_events import ALL_LISTED
@@ -17,6 +20,10 @@ from sidecar.usage.estimates import Estimates
 from sidecar.usage.prices import Prices
 
 PAGE = 200
+FEW, MOST_WHOLE, MOST_WHOLE_BYTES = 8, 256, 1024 * 1024
+"""Messages that a gateway shows to nobody are looked for in the latest few, then in more: there is no other way to ask for them.
+Whole messages may be large."""
+
 PAGES = 500
 """Of one list or one transcript at most, so that no gateway keeps us busy for ever."""
 
@@ -80,31 +87,86 @@ class Transcripts:
 
     async def calls(self, key: str, since: float) -> AsyncIterator[list[ModelCall]]:
         """The calls of a transcript, a page at a time, the latest first, back to `since`. Raises GatewayAway, StorageAway."""
-        for page in range(PAGES):
-            where = {"sessionKey": key, "limit": PAGE, "offset": page * PAGE}
+        offset = 0
+        for _ in range(PAGES):
             try:
-                messages = await self._messages(where | {"maxChars": 1})
+                messages, following = await self._page(key, offset, since)
                 found = [said for message in messages if (said := usage.listed(message)) is not None]
                 if any(isinstance(said, Unfinished) and said.text_chars for said in found):
-                    whole = map(usage.listed, await self._messages(where | {"maxChars": MOST_CHARS}))
-                    known = {said.message_id: said for said in whole if said is not None}
+                    texts = map(usage.listed, _rows(await self._history(key, offset, MOST_CHARS), "messages"))
+                    known = {said.message_id: said for said in texts if said is not None}
                     found = [known.get(said.message_id, said) for said in found]
             except RequestRefused:  # it is gone, or no session that has one
                 return
             yield [call for said in found if (call := await self._of(key, said)) is not None]
-            if len(messages) < PAGE or (found and found[0].at < since):
+            if following is None or any(0 < usage.written_at(message) < since for message in messages):
                 return
+            offset = following
 
-    async def _messages(self, params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        return _rows(await self._gateway.request("chat.history", params), "messages")
+    async def unshown(self, key: str, message_id: str) -> Reported | Unfinished | None:
+        """The call behind a message that the gateway shows to nobody; None where there is none. Raises GatewayAway."""
+        if self._layout.slug_of(key, None) is None:
+            return None
+
+        def wanted(message: Mapping[str, Any]) -> bool:
+            stamp = message.get("__openclaw")
+            return isinstance(stamp, dict) and stamp.get("id") == message_id
+
+        messages = await self._whole(key, lambda messages: any(map(wanted, messages)))
+        return next((usage.listed(message) for message in messages if wanted(message)), None)
 
     async def left_by(self, run: OpenRun) -> Unfinished | None:
         """What a run that is over was doing when it ended, if it was a call. Raises GatewayAway."""
         try:
-            messages = await self._messages({"sessionKey": run.session_key, "limit": PAGE, "maxChars": 1})
+            messages, _ = await self._page(run.session_key, 0, run.began_at)
         except RequestRefused:  # the session is gone; it was read before
             return None
         return usage.unanswered(messages, run.run_id, run.began_at)
+
+    async def _page(self, key: str, offset: int, since: float) -> tuple[list[Mapping[str, Any]], int | None]:
+        """Messages with their texts cut, in their order, and where the page before them begins, if there is one.
+
+        Those that the gateway shows to nobody are among them, as far as they were written since.
+        """
+        answer = await self._history(key, offset, 1)
+        messages, following = _rows(answer, "messages"), _place(answer, "nextOffset")
+        missing = usage.left_out(messages, _place(answer, "totalMessages") - offset, since, first=not following)
+        if missing:
+            lowest = min(missing)
+            whole = await self._whole(key, lambda messages: any(usage.place(one) <= lowest for one in messages))
+            found = {at: message for message in whole if (at := usage.place(message)) in missing}
+            messages = [message for message in messages if usage.place(message) not in found]
+            messages = sorted([*messages, *found.values()], key=usage.place)
+        return messages, following or None
+
+    async def _history(self, key: str, offset: int, chars: int) -> Any:
+        where = {"sessionKey": key, "limit": PAGE, "offset": offset, "maxChars": chars}
+        return await self._ask("chat.history", where)
+
+    async def _whole(
+        self, key: str, found: Callable[[Sequence[Mapping[str, Any]]], bool]
+    ) -> Sequence[Mapping[str, Any]]:
+        """The latest messages as they are; so many that `found` holds, or that there may be no more. Raises GatewayAway."""
+        limit = FEW
+        while True:
+            try:
+                messages = _rows(await self._ask("sessions.get", {"key": key, "limit": limit}), "messages")
+            except RequestRefused:
+                return []
+            if found(messages) or len(messages) < limit or limit >= MOST_WHOLE:
+                return messages
+            if len(orjson.dumps(messages)) > MOST_WHOLE_BYTES:
+                return messages
+            limit *= 2
+
+    async def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Raises GatewayAway where another try may help, else RequestRefused."""
+        try:
+            return await self._gateway.request(method, params)
+        except RequestRefused as refused:
+            if refused.error.get("retryable") is True or refused.error.get("code") == "UNAVAILABLE":
+                raise GatewayAway(refused.message) from refused
+            raise
 
     async def dead(self, slug: str, runs: Sequence[OpenRun]) -> tuple[list[OpenRun], bool]:
         """Which of a user's runs the gateway knows to be over, and whether it could tell of all. Raises GatewayAway."""
@@ -172,6 +234,11 @@ def _is_over(run_id: str, row: Mapping[str, Any] | None, *, whole: bool) -> bool
 def _rows(answer: Any, name: str) -> list[Mapping[str, Any]]:
     rows = answer.get(name) if isinstance(answer, dict) else None
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _place(answer: Any, name: str) -> int:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _seconds(value: Any) -> float:

@@ -20,7 +20,7 @@ from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
 from tests.stack.proc import eventually
-from tests.stack.raw import RawClient
+from tests.stack.raw import RawClient, is_end_of, text_of
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
 pytestmark = pytest.mark.live
@@ -211,6 +211,51 @@ async def test_the_operators_agents_are_nobodys(metered: House) -> None:
         )
     finally:
         await connection.close()
+
+
+LARGE = json.dumps({"path": "large.txt", "content": "x" * 150_000})
+SHOWN_TO_NOBODY = (
+    "[[reply NO_REPLY]]",
+    "[[reply HEARTBEAT_OK and a little more]]",
+    f"[[tool write {LARGE}]]",
+)
+"""What makes a gateway hide an answer, or most of it: nobody may spend for nothing by having it said."""
+
+
+async def turns_shown_to_nobody(client: RawClient) -> None:
+    for message in SHOWN_TO_NOBODY:
+        run = chat("main", message)
+        await client.request("chat.send", run)
+        await client.wait_for(is_end_of(run["idempotencyKey"]), timeout=PATIENCE_S)
+
+
+async def test_an_answer_that_the_gateway_shows_to_nobody_is_billed(metered: House) -> None:
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", "hello")
+        await turns_shown_to_nobody(alice)
+        found = await settled(metered, agent, lambda found: len(found) >= 5)
+        assert sum(row["tokens_output"] <= 5 for row in found) >= 3
+        history = await alice.request("chat.history", {"sessionKey": "main"})
+        assert "NO_REPLY" not in [text_of(message) for message in history["messages"] if message["role"] == "assistant"]
+    await metered_again(metered)
+    assert len(await settled(metered, agent)) == len(found)
+
+
+async def test_nor_is_it_free_while_nobody_looks_on(metered: House) -> None:
+    """It is found by its place, which the transcript leaves out: between others, and as the last one."""
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", "hello")
+    await metered.sidecar.kill()
+    async with RawClient.admin(metered.gateway) as admin:
+        key = f"agent:{agent}:main"
+        for message in (*SHOWN_TO_NOBODY, "seen", SHOWN_TO_NOBODY[1]):
+            run = chat(key, message)
+            await admin.request("chat.send", run)
+            await admin.wait_for(is_end_of(run["idempotencyKey"]), timeout=PATIENCE_S)
+    await metered.sidecar.start()
+    await settled(metered, agent, lambda found: len(found) >= 7)
 
 
 async def test_what_the_ledger_lacks_is_found_and_written(metered: House) -> None:

@@ -9,7 +9,16 @@ import pytest
 import pytest_asyncio
 
 from tests.live.conftest import House
-from tests.live.test_usage import broken_off, chat, metered_again, new_login, settled, stopped_unseen, until_asked
+from tests.live.test_usage import (
+    broken_off,
+    chat,
+    metered_again,
+    new_login,
+    settled,
+    stopped_unseen,
+    turns_shown_to_nobody,
+    until_asked,
+)
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
@@ -71,6 +80,16 @@ async def test_an_answer_that_is_stopped(older: House, message: str) -> None:
     before = await broken_off(older, agent)
     await metered_again(older)
     assert await broken_off(older, agent) == before
+
+
+async def test_answers_that_the_gateway_shows_to_nobody(older: House) -> None:
+    login, agent = new_login()
+    async with older.client(login) as alice:
+        await alice.chat("main", "hello")
+        await turns_shown_to_nobody(alice)
+        found = await settled(older, agent, lambda found: len(found) >= 5)
+    await metered_again(older)
+    assert len(await settled(older, agent)) == len(found)
 
 
 async def test_one_that_is_stopped_while_nobody_looks_on(older: House) -> None:

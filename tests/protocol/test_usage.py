@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.domain.usage import Tokens
-from sidecar.protocol.usage import Reported, Unfinished, heard, listed, unanswered
+from sidecar.protocol.usage import (
+    MOST_PLACES,
+    Reported,
+    Unfinished,
+    heard,
+    left_out,
+    listed,
+    place,
+    unanswered,
+    unshown,
+)
 
 KEY = "agent:u-alice:main"
 
@@ -172,7 +182,7 @@ def test_whatever_stands_there(changes: dict[str, Any]) -> None:
     found = listed(answer() | changes)
     assert found is None or (found.message_id and found.at >= 0)
     if isinstance(found, Reported):
-        assert 0 < found.tokens.total <= 4 * 2**53
+        assert 0 < found.tokens.total <= 4 * 10**9
         assert found.cost_usd is None or 0 < found.cost_usd <= 1_000_000
 
 
@@ -228,3 +238,62 @@ def test_what_a_run_left(messages: list[Any], waits: str) -> None:
 def test_whatever_a_run_left(messages: list[Any]) -> None:
     found = unanswered(messages, RUN, began=0.0)
     assert found is None or (found.wordless and found.run_id == RUN and not found.text_chars)
+
+
+def changed(**payload: Any) -> bytes:
+    told = {"type": "event", "event": "sessions.changed", "payload": payload}
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+def test_a_message_that_is_shown_to_nobody() -> None:
+    assert unshown(changed(sessionKey=KEY, phase="message", messageId="message-7", messageSeq=4)) == (KEY, "message-7")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        changed(sessionKey=KEY, phase="message"),
+        changed(sessionKey=KEY, phase="message", messageId=""),
+        changed(sessionKey=7, phase="message", messageId="message-7"),
+        changed(sessionKey=KEY, phase="end", messageId="message-7"),
+        changed(sessionKey=KEY, phase="end", messageId="message-7", x={"phase": "message"}),
+        changed(sessionKey=KEY, phase="message", messageId="message-7")[:-1],
+        event(answer()),
+        b"",
+    ],
+)
+def test_events_of_what_is_shown(raw: bytes) -> None:
+    assert unshown(raw) is None
+
+
+def at(seq: int, seconds: float = 100, **stamp: Any) -> dict[str, Any]:
+    return {"role": "user", "__openclaw": {"seq": seq, "recordTimestampMs": seconds * 1000, **stamp}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "last", "first", "places"),
+    [
+        ([at(1), at(2), at(3)], 3, True, set[int]()),
+        ([at(2), at(4)], 5, True, {1, 3, 5}),
+        ([at(2), at(4)], 5, False, {3, 5}),
+        ([at(2), at(3, reason="oversized")], 3, True, {1, 3}),
+        ([at(1), at(3, 40), at(6)], 6, True, {4, 5}),
+        ([at(3, 40)], 4, True, {4}),
+        ([], 2, True, {1, 2}),
+        ([], 2, False, set[int]()),
+        ([], 0, True, set[int]()),
+        ([at(1)], -200, True, set[int]()),
+        ([{"role": "user"}, 7, at(2)], 2, True, {1}),
+    ],
+)
+def test_what_a_page_leaves_out(messages: list[Any], last: int, first: bool, places: set[int]) -> None:
+    assert left_out(messages, last, 50, first=first) == places
+
+
+def test_no_more_places_are_looked_for_than_can_be_found() -> None:
+    assert len(left_out([], 10**12, 0, first=True)) == MOST_PLACES
+
+
+@pytest.mark.parametrize("message", [7, None, {}, {"__openclaw": 7}, {"__openclaw": {"seq": True}}, at(-1)])
+def test_no_place(message: Any) -> None:
+    assert place(message) == 0
