@@ -289,8 +289,9 @@ def _collector(
     owner: str,
     clock: Callable[[], float],
 ) -> Collector:
-    estimates, table = Estimates(gateway.id, stores.ledger), Prices(prices(settings))
-    transcripts = Transcripts(gateway.id, gateway.layout, admin, estimates, table, telemetry.report, clock)
+    estimates, table = Estimates(gateway.id, stores.ledger, settings.quota.estimate_tokens), Prices(prices(settings))
+    months = settings.usage.retention_months
+    transcripts = Transcripts(gateway.id, gateway.layout, admin, estimates, table, telemetry.report, clock, months)
     open_runs = OpenRuns(gateway.id, gateway.layout, stores.ledger, clock)
     ports = Ports(stores.redis, stores.ledger, stores.writer, accounts, transcripts, open_runs)
     return Collector(gateway.id, ports, telemetry.report, owner)

@@ -5,6 +5,7 @@ Everybody reads their own. Administrators read anybody's with `?user=<user id>`,
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,10 @@ from sidecar.quota.windows import day_at, month_at
 MOST_DAYS = 400
 MOST_ALERTS = 200
 MOST_NOTE = 1000
+MOST_SUMS = 2
+"""At a time, however many are asked for: those who start turns need the database, too."""
+
+FIRST_YEAR, LAST_YEAR = 1970, 9998
 _ADMINISTRATOR = "administrator"
 _COUNTS = ("input", "output", "cache_read", "cache_write", "total")
 
@@ -70,6 +75,7 @@ class Reports:
         self._accounts = accounts
         self._zone = zone
         self._clock = clock
+        self._few = asyncio.Semaphore(MOST_SUMS)
 
     async def quota(self, principal: Principal, request: web.Request) -> web.Response:
         """Limits, what is used and set aside, and when it begins again. 404 for who was never here."""
@@ -95,7 +101,7 @@ class Reports:
     async def usage(self, principal: Principal, request: web.Request) -> web.Response:
         """Sums by day, month, model, session, or (for administrators) user. Raises BadQuery."""
         query, first, last = self._query(principal, request)
-        rows = [_sum(query.by, one) for one in await self._ledger.summed(query)]
+        rows = [_sum(query.by, one) for one in await self._summed(query)]
         period = {"from": first.isoformat(), "to": last.isoformat(), "timezone": self._zone.key}
         return answer({"userId": query.user_id or "*", **period, "groupBy": query.by, "rows": rows})
 
@@ -105,7 +111,7 @@ class Reports:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\r\n")
         writer.writerow([query.by, "calls", "estimated", *_COUNTS, "cost_usd"])
-        for one in await self._ledger.summed(query):
+        for one in await self._summed(query):
             row = _sum(query.by, one)
             writer.writerow(
                 [_cell(one.group), row["calls"], row["estimated"], *(row[name] for name in _COUNTS), row["costUsd"]]
@@ -139,6 +145,10 @@ class Reports:
         done = await self._book.resolve(_id(request.match_info["id"]), "", principal.user_id, note, self._clock())
         return answer({"ok": True}) if done else _not_found("there is no such alert")
 
+    async def _summed(self, query: UsageQuery) -> Sequence[UsageSum]:
+        async with self._few:
+            return await self._ledger.summed(query)
+
     def _query(self, principal: Principal, request: web.Request) -> tuple[UsageQuery, date, date]:
         by = request.query.get("groupBy", "day")
         user_id = _whose(principal, request, all_too=True)
@@ -161,6 +171,8 @@ def _whose(principal: Principal, request: web.Request, *, all_too: bool) -> str:
     user_id = request.query.get("user", principal.user_id)
     if user_id != principal.user_id:
         _require_administrator(principal)
+    if "\0" in user_id:
+        raise BadQuery("no user id has such a character")
     if user_id == "*" and all_too:
         return ""
     return user_id
@@ -226,9 +238,12 @@ def _cell(name: str) -> str:
 
 def _day(given: str, otherwise: date) -> date:
     try:
-        return date.fromisoformat(given) if given else otherwise
+        day = date.fromisoformat(given) if given else otherwise
     except ValueError:
-        raise BadQuery("write a day as 2026-11-27") from None
+        day = None
+    if day is None or not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise BadQuery("write a day as 2026-11-27")
+    return day
 
 
 def _id(given: str) -> int:

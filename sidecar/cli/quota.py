@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
@@ -11,6 +12,7 @@ from sidecar import settings
 from sidecar.domain.quota import QuotaType
 
 MOST = Decimal(10) ** 15
+COUNTED = frozenset({QuotaType.API_CALLS, QuotaType.CONCURRENT_RUNS, QuotaType.MESSAGES_PER_MINUTE})
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -23,6 +25,9 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def change(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """As `show`."""
+    if arguments.limit is not None and QuotaType(arguments.quota) in COUNTED and arguments.limit % 1:
+        print(f"{arguments.quota} is a whole number; 0: unlimited", file=sys.stderr)
+        return 2
     loaded = settings.load(arguments.config, environ)
     from sidecar.cli import quota_book  # noqa: PLC0415 - so that other commands need not wait for it to be imported
 
@@ -34,7 +39,7 @@ def _limit(text: str) -> Decimal:
         limit = Decimal(text)
     except InvalidOperation:
         limit = Decimal(-1)
-    if not 0 <= limit <= MOST:
+    if not (limit.is_finite() and 0 <= limit <= MOST):
         raise argparse.ArgumentTypeError("write a number from 0; 0: unlimited")
     return limit
 

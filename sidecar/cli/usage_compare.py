@@ -92,10 +92,11 @@ async def _transcripts(settings: Settings, gateway: GatewayOptions, ledger: Ledg
             gateway.id,
             gateway.layout,
             admin.rpc,
-            Estimates(gateway.id, ledger),
+            Estimates(gateway.id, ledger, settings.quota.estimate_tokens),
             Prices(prices(settings)),
             facts.append,
             time.time,
+            settings.usage.retention_months,
         )
         keys, _ = await transcripts.changed(0.0)
         seen: set[str] = set()

@@ -19,7 +19,7 @@ from decimal import Decimal
 
 from sidecar.domain.quota import NOTHING, Admission, Amount, Figures, Limits, Outcome, QuotaType
 from sidecar.domain.usage import ModelCall
-from sidecar.errors import QuotaExceeded, StorageAway, TooManyRuns
+from sidecar.errors import QuotaExceeded, SidecarError, StorageAway, TooManyRuns
 from sidecar.quota.options import QuotaOptions
 from sidecar.quota.ports import Ledger, Store, Terms
 from sidecar.quota.refusals import refusal
@@ -309,7 +309,8 @@ class Accounts:
 
     async def _settled(self, call: ModelCall, recorded: bool) -> None:
         now, zone = self._clock(), self.options.zone
-        if now - call.at > FRESH_SECONDS:
+        at = min(call.at, now)  # a gateway's clock that is ahead begins no day
+        if now - at > FRESH_SECONDS:
             if recorded:
                 self._doubt(call.slug)
             return
@@ -320,14 +321,14 @@ class Accounts:
             session_key=self._session(call.session_key),
             amount=amount,
             now_ms=int(now * 1000),
-            day=day_at(call.at, zone).name,
-            month=month_at(call.at, zone).name,
+            day=day_at(at, zone).name,
+            month=month_at(at, zone).name,
         )
         try:
             new, figures = await self._store.settle(settlement)
             if new or figures is None:
                 await self._tell(call.slug, figures)
-        except StorageAway:
+        except SidecarError:  # Redis is away, or takes no such figures
             self._doubt(call.slug)
 
     async def _tell(self, slug: str, figures: Figures | None = None) -> None:

@@ -24,14 +24,14 @@ def refusal(admission: Admission, limits: Limits, now: float, zone: ZoneInfo) ->
     limit, figures = limits.of(kind), admission.figures
     if kind is QuotaType.CONCURRENT_RUNS:
         return TooManyRuns(
-            f"{limit} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
+            f"{int(limit)} of your turns are running, which is as many as may run at once; wait for one to end or stop one",
             details={"limit": int(limit), "used": figures.runs},
         )
     if kind is QuotaType.MESSAGES_PER_MINUTE:
         seconds = -(-admission.wait_ms // 1000)
         return _error(
             kind,
-            f"you may start {limit} turns a minute; the next one in {seconds} s",
+            f"you may start {int(limit)} turns a minute; the next one in {seconds} s",
             {"limit": int(limit), "resetsAt": int(now * 1000) + admission.wait_ms},
             admission.wait_ms,
         )

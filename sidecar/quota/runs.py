@@ -13,6 +13,7 @@ import contextlib
 import enum
 import hashlib
 import hmac
+import itertools
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
@@ -40,6 +41,9 @@ ASK_SECONDS = 2.0
 """A gateway is asked what lives of one user at most so often."""
 
 MOST_OVER = MOST_ASKED = 4096
+MOST_TOLD = 1000
+"""Words that Redis hears at once; after an outage many wait."""
+
 AGAIN_SECONDS = 0.25
 
 NOBODY = ""
@@ -288,12 +292,14 @@ class Runs:
             except TimeoutError:
                 continue
             self._news.clear()
-            heard = tuple(self._heard)
+            heard = tuple(itertools.islice(self._heard, MOST_TOLD))
             # An end that was lost would count for minutes.
             while not await self._all_told(heard):  # noqa: ASYNC110 - Redis is away, and says nothing when it is back
                 await asyncio.sleep(AGAIN_SECONDS)
             for _ in heard:
                 self._heard.popleft()
+            if self._heard:
+                self._news.set()
 
     async def _all_told(self, heard: Iterable[_Heard]) -> bool:
         """False where Redis is away; telling it again does no harm."""

@@ -105,7 +105,7 @@ class AccountStore:
 
     async def release(self, slug: str, place: str, run_id: str, now_ms: int) -> None:
         """The run is over."""
-        await self._redis.script(_RELEASE, _keys(slug), member(place, run_id), now_ms + COOL_MS)
+        await self._redis.script(_RELEASE, _keys(slug), member(place, run_id), now_ms + COOL_MS, now_ms)
 
     async def settle(self, settlement: Settlement) -> tuple[bool, Figures | None]:
         """Whether the call was counted now, and where its user stands; None where the ledger must say so first."""

@@ -35,7 +35,7 @@ class Used:
     """USD."""
 
     day_calls: int
-    """Runs of the day: turns that the user started, and what the gateway began by itself."""
+    """Runs of the day, those of jobs and sub-agents apart: about as many as the turns that the user started."""
 
     recent: Sequence[str]
     """`<gateway> <call>` of calls that were written lately, all of them in the figures above."""
@@ -91,7 +91,7 @@ class Ledger:
         return None if row is None else _call(row)
 
     async def least_call(self, gateway_id: str, slug: str, before: float) -> ModelCall | None:
-        """The call with the shortest prompt of 30 days before then: the user's, else anybody's on the gateway. As `last_call`."""
+        """The user's call with the shortest prompt of 30 days before then. As `last_call`."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_USAGE["least_call"], gateway_id, slug, moment(before))
         return None if row is None else _call(row)

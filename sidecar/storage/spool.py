@@ -11,6 +11,7 @@ A line is one JSON text. The last one may be torn by a crash, and then it was ne
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,9 +83,13 @@ class Spool:
             raise OverflowError("the disk of the spool takes no more") from None
         file.size += len(data)
 
-    def lines(self) -> list[bytes]:
-        """Everything that waits, in the order in which each process wrote it."""
-        return [line for file in reversed(self._files) for line in _lines(file)]
+    def batches(self, most: int) -> Iterator[list[bytes]]:
+        """Everything that waits, so many lines at a time, in the order in which each process wrote it."""
+        for file in reversed(self._files):
+            with open(file.descriptor, "rb", closefd=False) as whole:
+                whole.seek(0)
+                while lines := list(itertools.islice(whole, most)):
+                    yield [line[:-1] for line in lines]
 
     def settle(self) -> None:
         """All that waited is elsewhere now: empty the files."""

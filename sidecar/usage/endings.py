@@ -72,19 +72,23 @@ class Endings:
     @contextlib.asynccontextmanager
     async def emptying(self, key: str) -> AsyncIterator[None]:
         """A session is emptied, or deleted: what breaks off by it leaves no trace, so it is estimated by what is there before."""
-        calls = [call for run in await self._open_in(key) if (call := await self._unanswered(run)) is not None]
+        runs = await self._open_in(key)
+        calls = [(run, call) for run in runs if (call := await self._unanswered(run)) is not None]
         yield
-        for call in calls:
-            task = asyncio.create_task(self._add_unless_answered(call))
+        for run, call in calls:
+            task = asyncio.create_task(self._add_unless_answered(run, call))
             self._later.add(task)
             task.add_done_callback(self._later.discard)
 
     async def _open_in(self, key: str) -> list[OpenRun]:
         return [run for run in await self._runs.known() if run.session_key == key]
 
-    async def _add_unless_answered(self, call: ModelCall) -> None:
+    async def _add_unless_answered(self, run: OpenRun, call: ModelCall) -> None:
         await asyncio.sleep(LAST_WORDS_SECONDS)
-        with contextlib.suppress(StorageAway):
+        with contextlib.suppress(GatewayAway, StorageAway):
+            over, _ = await self._transcripts.dead(run.slug, [run])
+            if not over:  # it went on, and its answer comes with figures
+                return
             await self._writer.flushed()
             if await self._runs.answered(call.run_id, call.at):
                 return

@@ -25,21 +25,29 @@ class Book(Protocol):
         """The session's last call with the model's own figures. Raises StorageAway."""
 
     async def least_call(self, gateway_id: str, slug: str, before: float) -> ModelCall | None:
-        """The user's call with the shortest prompt, else anybody's on the gateway. Raises StorageAway."""
+        """The user's call with the shortest prompt. Raises StorageAway."""
 
 
 class Estimates:
     """Of one gateway."""
 
-    def __init__(self, gateway_id: str, book: Book) -> None:
+    def __init__(self, gateway_id: str, book: Book, unknown: int = 0) -> None:
+        """`unknown`: tokens of a prompt of which nothing at all is known."""
         self._gateway_id = gateway_id
         self._book = book
+        self._unknown = unknown
+        self._least = 0
+        """Tokens of the shortest prompt that was seen here, whoever sent it; 0 for none."""
+
         self._last: OrderedDict[str, ModelCall] = OrderedDict()
         self._stopped: OrderedDict[str, str] = OrderedDict()
         """Run → the first message that told of its stop."""
 
     def saw(self, call: ModelCall) -> None:
         """A call with the model's own figures, as it happens."""
+        prompt = call.tokens.total - call.tokens.output
+        if ":subagent:" not in call.session_key:  # they are told less
+            self._least = min(self._least or prompt, prompt)
         self._last[call.session_key] = call
         self._last.move_to_end(call.session_key)
         if len(self._last) > MOST_SESSIONS:
@@ -64,7 +72,7 @@ class Estimates:
         elif not output and at_tools and not (said.wordless or said.uncounted):
             return None
         elif last is None:
-            prompt = Tokens()
+            prompt = Tokens(input=self._least or self._unknown)
         else:
             prompt = replace(last.tokens, input=last.tokens.input + last.tokens.output, output=0)
         if stop:

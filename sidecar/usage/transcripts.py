@@ -17,6 +17,7 @@ from sidecar.protocol.session_events import ALL_LISTED
 from sidecar.protocol.usage import Reported, Unfinished
 from sidecar.telemetry.facts import Report, UsageUnpriced
 from sidecar.usage.estimates import Estimates
+from sidecar.usage.keeping import months_before
 from sidecar.usage.prices import Prices
 
 PAGE = 200
@@ -54,6 +55,7 @@ class Transcripts:
         prices: Prices,
         report: Report,
         clock: Callable[[], float],
+        retention_months: int = 0,
     ) -> None:
         self.estimates = estimates
         self._gateway_id = gateway_id
@@ -62,6 +64,7 @@ class Transcripts:
         self._prices = prices
         self._report = report
         self._clock = clock
+        self._months = retention_months
         self._unpriced: set[tuple[str, str]] = set()
 
     async def changed(self, since: float) -> tuple[list[str], float]:
@@ -182,13 +185,13 @@ class Transcripts:
 
     async def estimated(self, key: str, said: Unfinished) -> ModelCall | None:
         """What an answer without figures took; None where it took nothing, or no user's agent gave it. Raises StorageAway."""
-        slug = self._layout.slug_of(key, None)
-        return None if slug is None else await self.estimates.of(slug, key, said, self._moment(said.at))
+        slug, at = self._layout.slug_of(key, None), self._moment(said.at)
+        return None if slug is None or self._is_forgotten(at) else await self.estimates.of(slug, key, said, at)
 
     def call(self, key: str, said: Reported) -> ModelCall | None:
         """None where no user's agent made it."""
         slug, at = self._layout.slug_of(key, None), self._moment(said.at)
-        if slug is None:
+        if slug is None or self._is_forgotten(at):
             return None
         cost, priced_by = said.cost_usd, "gateway"
         if cost is None:
@@ -210,6 +213,10 @@ class Transcripts:
             at=at,
             metadata={"priced_by": priced_by, "stop_reason": said.stop_reason[:64]},
         )
+
+    def _is_forgotten(self, at: float) -> bool:
+        """It is older than the ledger keeps: what was dropped does not come back."""
+        return self._months > 0 and at < months_before(self._clock(), self._months)
 
     def _moment(self, at: float) -> float:
         now = self._clock()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
 from sidecar.domain.usage import ModelCall
@@ -44,7 +44,7 @@ class SpoolStore(Protocol):
 
     def append(self, lines: Sequence[bytes]) -> None: ...
 
-    def lines(self) -> list[bytes]: ...
+    def batches(self, most: int) -> Iterator[list[bytes]]: ...
 
     def settle(self) -> None: ...
 
@@ -63,6 +63,7 @@ class Writer:
         self.on_recorded: list[Callable[[Sequence[ModelCall]], None]] = []
         """Hear of calls that are in the ledger now, and were not before."""
 
+        self._lost = 0
         self._dirty = spool.size > 0
         """Something waits in the spool."""
 
@@ -73,9 +74,10 @@ class Writer:
             self._more.set()
 
     async def flushed(self) -> bool:
-        """Wait until all that was added is in the ledger, or in the spool: True for the ledger."""
+        """Wait until all that was added is in the ledger, or in the spool: True where it is in the ledger, and nothing was lost."""
+        lost = self._lost
         await self._idle.wait()
-        return not self._dirty
+        return not self._dirty and self._lost == lost
 
     async def run(self) -> None:
         """Until cancelled; then what is left goes to the ledger or to the spool."""
@@ -118,16 +120,19 @@ class Writer:
 
     async def _drained(self) -> bool:
         """All of the spool into the ledger; False while that is away."""
-        calls = []
-        for line in await _whole(self._spool.lines):
-            try:
-                calls.append(from_line(line))
-            except ValueError:
-                self._report(UsageLost(1, "unreadable"))
-        for at in range(0, len(calls), BATCH):
-            if not await self._appended(calls[at : at + BATCH]):
+        batches, unreadable = self._spool.batches(BATCH), 0
+        while lines := await _whole(next, batches, None):
+            calls = []
+            for line in lines:
+                try:
+                    calls.append(from_line(line))
+                except ValueError:
+                    unreadable += 1
+            if not await self._appended(calls):
                 return False
         await _whole(self._spool.settle)
+        if unreadable:
+            self._report(UsageLost(unreadable, "unreadable"))
         self._dirty = False
         self._report(UsageSpooled(0, 0))
         return True
@@ -157,6 +162,7 @@ class Writer:
         try:
             await _whole(self._spool.append, [to_line(call) for call in batch])
         except OverflowError:
+            self._lost += len(batch)
             self._report(UsageLost(len(batch), "full"))
         else:
             self._dirty = True

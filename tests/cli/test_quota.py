@@ -64,6 +64,8 @@ async def test_show_set_and_reset(config: Path) -> None:
         (("set", "example|nobody", "daily_tokens", "1"), 1, "nobody is known"),
         (("set", "example|alice", "daily_tokens", "-1"), 2, "write a number"),
         (("set", "example|alice", "daily_tokens", "many"), 2, "write a number"),
+        (("set", "example|alice", "daily_tokens", "nan"), 2, "write a number"),
+        (("set", "example|alice", "concurrent_runs", "0.5"), 2, "whole number"),
         (("set", "example|alice", "weekly_tokens", "1"), 2, "weekly_tokens"),
         (("set", "example|alice", "daily_tokens"), 2, "LIMIT"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import uuid
@@ -20,7 +21,7 @@ from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
 from tests.stack.proc import eventually
-from tests.stack.raw import RawClient, is_end_of, text_of
+from tests.stack.raw import RawClient, RequestError, is_end_of, text_of
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
 pytestmark = pytest.mark.live
@@ -348,6 +349,23 @@ async def test_an_answer_that_is_stopped_while_nobody_looks_on(metered: House) -
     agent, estimate = await stopped_unseen(metered)
     words = said_last(metered, agent)
     assert 0.5 * words < estimate["tokens_output"] < 1.5 * words
+
+
+async def test_a_turn_that_goes_on_while_its_session_is_compacted_is_billed_once(metered: House) -> None:
+    """Whether the gateway lets it go on or not."""
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", "hello")
+        run = chat("main", "[[long 60]][[slow 60 120]]")
+        await alice.request("chat.send", run)
+        await until_asked(metered, agent, 2)
+        with contextlib.suppress(RequestError):
+            await alice.request("sessions.compact", {"key": "main"}, timeout=PATIENCE_S)
+        await alice.wait_for(is_end_of(run["idempotencyKey"]), timeout=PATIENCE_S)
+    await asyncio.sleep(4)
+    found = await settled(metered, agent)
+    counts = metered.model.counted(agent)
+    assert len(found) == counts.calls, [row["source"] for row in found]
 
 
 async def test_a_provider_that_counts_nothing(metered: House) -> None:

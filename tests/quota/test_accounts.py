@@ -108,6 +108,16 @@ async def test_what_redis_does_not_know_the_ledger_does(
     assert refused.value.details.items() >= {"used": 60, "reserved": 40, "needed": 10, "limit": 100}.items()
 
 
+async def test_a_gateway_whose_clock_is_ahead_begins_no_day(store: RedisStore, alices: Database) -> None:
+    now = [1_795_000_000.0]
+    accounts = accounts_of(store, {TOKENS: 100}, database=alices, clock=lambda: now[0])
+    await start(accounts, "r1")
+    async with settling(accounts):
+        accounts.settle(call("m1", 30, at=now[0]))
+        accounts.settle(call("m2", 40, at=now[0] + 80_000))
+        await becomes(accounts, 70)
+
+
 async def test_a_call_counts_at_sight_and_never_twice(store: RedisStore, alices: Database, redis_client: Redis) -> None:
     accounts, ledger = accounts_of(store, {TOKENS: 100}, database=alices), Ledger(alices)
     await start(accounts, "r1")

@@ -558,3 +558,18 @@ async def test_the_last_ends_are_told_when_the_sidecar_stops(store: RedisStore) 
         await asyncio.sleep(0)
         runs.ended(ALICE, an_id("last"))
     assert await start(runs_of(store, limit=1), ALICE, an_id("next"))
+
+
+async def test_what_was_heard_in_a_long_outage_is_told_afterwards(store: RedisStore) -> None:
+    """More words than may wait for Redis at a time."""
+    async with RedisStore(RedisOptions(f"redis://127.0.0.1:{free_port()}")) as away:
+        runs = runs_of(store, limit=1)
+        runs._store = away
+        for number in range(12_000):
+            runs.started(BOB, an_id(f"b{number}"))
+            runs.ended(BOB, an_id(f"b{number}"))
+        runs.started(ALICE, an_id("lives"))
+        async with telling(runs):
+            await asyncio.sleep(0.5)
+            runs._store = store
+            await counts(runs, ALICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
@@ -86,6 +87,39 @@ async def test_tokens(accounts: AccountStore) -> None:
     refused = await accounts.admit(ask(ALICE, "r4", allowed, estimate=tokens(30)))
     assert (refused.outcome, refused.figures.reserved, refused.figures.used) == (Outcome.TOKENS, tokens(90), NOTHING)
     assert (await accounts.admit(ask(ALICE, "r5", allowed, estimate=tokens(10)))).admitted, "exactly full"
+
+
+async def test_at_the_limit_nothing_starts_whatever_it_is_thought_to_take(store: RedisStore) -> None:
+    accounts = AccountStore(store)
+    await known(accounts, ALICE, Amount(Decimal(100), Decimal(1)))
+    for allowed, outcome in ((limits(daily_tokens=100), Outcome.TOKENS), (limits(monthly_cost=1), Outcome.COST)):
+        assert (await accounts.admit(ask(ALICE, "r", allowed))).outcome is outcome
+
+
+async def test_a_call_that_took_nothing_says_nothing_of_the_next(accounts: AccountStore) -> None:
+    """A model that fails at once is no way to start turns that reserve nothing."""
+    await accounts.settle(settlement("failed", NOTHING, session="s"))
+    assert (await accounts.admit(ask(ALICE, "r", session="s", estimate=tokens(30)))).estimate == tokens(30)
+    await accounts.settle(settlement("done", tokens(40), session="s"))
+    await accounts.settle(settlement("failed again", NOTHING, session="s"))
+    assert (await accounts.admit(ask(ALICE, "r2", session="s", estimate=tokens(30)))).estimate == tokens(40)
+
+
+async def test_what_a_run_reserves_stays_reserved_while_it_is_renewed(
+    accounts: AccountStore, store: RedisStore
+) -> None:
+    """Longer than it was first given, by the clock of Redis itself."""
+    allowed, life = limits(daily_tokens=100), 300
+    assert (await accounts.admit(ask(ALICE, "long", allowed, estimate=tokens(90), ttl_ms=life, now_ms=now()))).admitted
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        assert await store.renew_runs(ALICE, "main", ["long"], 20_000, now()) == 1
+    refused = await accounts.admit(ask(ALICE, "other", allowed, estimate=tokens(90), now_ms=now()))
+    assert (refused.outcome, refused.figures.reserved) == (Outcome.TOKENS, tokens(90))
+
+
+def now() -> int:
+    return int(time.time() * 1000)
 
 
 async def test_money_to_the_billionth(accounts: AccountStore) -> None:
@@ -379,6 +413,6 @@ def expected(model: Model, run: str, amount: int, reserved: int, day: str, allow
         return Outcome.RUNS
     if 0 < limit["api_calls"] <= model.calls.get(day, 0):
         return Outcome.CALLS
-    if 0 < limit["daily_tokens"] < model.used.get(day, 0) + reserved + amount:
+    if 0 < limit["daily_tokens"] < model.used.get(day, 0) + reserved + max(amount, 0.001):
         return Outcome.TOKENS
     return Outcome.ADMITTED

@@ -149,11 +149,18 @@ async def test_what_a_user_used(ledger: Ledger) -> None:
     assert not any((nothing.day_tokens, nothing.month_cost, nothing.recent))
 
 
+async def test_turns_of_a_day_are_those_of_the_user_not_what_they_set_off(ledger: Ledger) -> None:
+    runs = {"one": "main", "two": "main", "child": "subagent:3f2b", "job": "cron:7:run:8", "": "main"}
+    for name, rest in runs.items():
+        await ledger.append([call(f"{name}-{n}", session_key=f"agent:u-alice:{rest}", run_id=name) for n in range(2)])
+    assert (await ledger.used_by("main", "u-alice", DAY, MONTH, 0, Weights())).day_calls == 2
+
+
 async def test_nothing_to_write(ledger: Ledger) -> None:
     assert await ledger.append([]) == set()
 
 
-async def test_the_shortest_prompt_of_a_user_or_of_anybody(ledger: Ledger) -> None:
+async def test_the_shortest_prompt_of_a_user(ledger: Ledger) -> None:
     assert await ledger.least_call("main", "u-alice", NOON) is None
     await ledger.append(
         [
@@ -166,10 +173,11 @@ async def test_the_shortest_prompt_of_a_user_or_of_anybody(ledger: Ledger) -> No
             call("bobs", tokens=Tokens(200), slug="u-bob"),
         ]
     )
-    for slug, expected in (("u-alice", "short"), ("u-bob", "bobs"), ("u-new", "bobs")):
+    for slug, expected in (("u-alice", "short"), ("u-bob", "bobs")):
         found = await ledger.least_call("main", slug, NOON)
         assert found is not None
         assert found.call_id == expected
+    assert await ledger.least_call("main", "u-new", NOON) is None, "what others asked is not theirs to see"
     assert await ledger.least_call("other", "u-alice", NOON) is None
 
 

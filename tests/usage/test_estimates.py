@@ -86,6 +86,19 @@ async def test_a_session_that_never_had_a_call(estimates: Estimates) -> None:
 
 async def test_nobody_ever_had_one(database: Database) -> None:
     await database.put_environment(environment("alice"))
-    found = await of(Estimates("main", Ledger(database)), stopped("m2", 4))
+    found = await of(Estimates("main", Ledger(database), 15_000), stopped("m2", 4))
     assert found is not None
-    assert (found.tokens, found.cost_usd, found.provider) == (Tokens(output=1), Decimal(0), "")
+    assert (found.tokens, found.cost_usd, found.provider) == (Tokens(input=15_000, output=1), Decimal(0), "")
+
+
+async def test_somebody_else_had_one(database: Database) -> None:
+    """How long a prompt is at least is known by then; whose model it was is nobody else's business."""
+    await database.put_environment(environment("alice"))
+    estimates = Estimates("main", Ledger(database), 15_000)
+    for number, more in enumerate(
+        ({}, {"tokens": Tokens(90, 5)}, {"tokens": Tokens(9), "session_key": "agent:u-bob:subagent:1"})
+    ):
+        estimates.saw(call(f"b{number}", **({"session_key": "agent:u-bob:main"} | more)))
+    found = await of(estimates, stopped("m2", 4))
+    assert found is not None
+    assert (found.tokens, found.provider, found.model) == (Tokens(input=90, output=1), "", "")

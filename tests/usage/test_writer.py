@@ -187,6 +187,18 @@ async def test_a_spool_that_is_full_is_told(tmp_path: Path) -> None:
     await database.close()
 
 
+async def test_what_was_lost_is_not_said_to_be_written(tmp_path: Path) -> None:
+    """Whoever read it from a transcript reads it again."""
+    database = Database(DatabaseOptions("postgresql://localhost:1/none"))
+    with Spool(tmp_path, 10) as spool:
+        writer = Writer(Ledger(database), spool, lambda _: None)
+        async with running(writer):
+            writer.add(calls(1))
+            assert not await writer.flushed()
+            assert spool.size == 0
+    await database.close()
+
+
 async def test_a_line_that_nobody_can_read_is_told_and_left_out(tmp_path: Path, scene: Scene) -> None:
     scene.spool.append([b"what is this"])
     writer = Writer(Ledger(scene.database), scene.spool, scene.facts.append)

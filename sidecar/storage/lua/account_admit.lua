@@ -46,10 +46,10 @@ if not again and not adopt then
     return answer('calls', tokens, cost)
   end
   local t, c = held(now)
-  if limit.tokens > 0 and tonumber(known[1]) + t + tokens > limit.tokens then
+  if limit.tokens > 0 and tonumber(known[1]) + t + math.max(tokens, 1) > limit.tokens then
     return answer('tokens', tokens, cost)
   end
-  if limit.cost > 0 and tonumber(known[2]) + c + cost > limit.cost then
+  if limit.cost > 0 and tonumber(known[2]) + c + math.max(cost, 1) > limit.cost then
     return answer('cost', tokens, cost)
   end
   redis.call('HINCRBY', USED, 'calls', 1)
@@ -63,9 +63,8 @@ redis.call('ZADD', RUNS, 'GT', now + ttl, run)
 if not again then
   redis.call('HSET', HELD, run, string.format('%d %d 0', tokens, cost))
 end
-for _, key in ipairs({RUNS, HELD}) do
-  if redis.call('PTTL', key) < ttl then
-    redis.call('PEXPIRE', key, ttl)
-  end
+if redis.call('PTTL', RUNS) < ttl then
+  redis.call('PEXPIRE', RUNS, ttl)
 end
+redis.call('PEXPIRE', HELD, KEEP_MS)
 return answer(again and 'repeated' or 'admitted', tokens, cost)

@@ -4,7 +4,7 @@
 -- in which the call will be, is read first.
 local call, now, day, month, session = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[7]
 local tokens, cost = tonumber(ARGV[5]), tonumber(ARGV[6])
-if session ~= '' then
+if session ~= '' and tokens > 0 then
   if redis.call('HLEN', LAST) > 500 then
     redis.call('DEL', LAST)
   end

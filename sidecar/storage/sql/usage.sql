@@ -56,7 +56,10 @@ on conflict (gateway_id) do update set read_until = greatest(known.read_until, e
 select
     coalesce(sum(weighted) filter (where "timestamp" >= $3::timestamptz), 0) as day_tokens,
     coalesce(sum(cost_usd), 0) as month_cost,
-    count(distinct request_id) filter (where "timestamp" >= $3::timestamptz and request_id <> '') as day_calls,
+    count(distinct request_id) filter (
+        where "timestamp" >= $3::timestamptz and request_id <> ''
+            and session_key not like '%:subagent:%' and session_key not like '%:cron:%' and session_key not like '%:run:%'
+    ) as day_calls,
     coalesce(array_agg(gateway_id || ' ' || call_id) filter (where recorded_at >= $5::timestamptz), '{}') as recent
 from (
     select *, tokens_input * $6::numeric + tokens_output * $7::numeric
@@ -74,13 +77,13 @@ order by "timestamp" desc
 limit 1
 
 -- name: least_call
--- The call with the shortest prompt of late, sub-agents apart, who are told less: a user's on a gateway, else anybody's there.
-select log.*
-from token_usage_logs as log
-join user_openclaw_environments as home on home.user_id = log.user_id and home.gateway_id = log.gateway_id
-where log.gateway_id = $1 and log.source = 'message' and log."timestamp" between $3::timestamptz - interval '30 days' and $3
-    and log.session_key not like '%:subagent:%'
-order by home.profile_name = $2 desc, log.tokens_input + log.tokens_cache_read + log.tokens_cache_write
+-- A user's call with the shortest prompt of late, sub-agents apart, who are told less.
+select *
+from token_usage_logs
+where user_id = (select user_id from user_openclaw_environments where gateway_id = $1 and profile_name = $2)
+    and gateway_id = $1 and source = 'message' and "timestamp" between $3::timestamptz - interval '30 days' and $3
+    and session_key not like '%:subagent:%'
+order by tokens_input + tokens_cache_read + tokens_cache_write
 limit 1
 
 -- name: open_runs
