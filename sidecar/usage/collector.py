@@ -62,7 +62,7 @@ class CallWriter(Protocol):
 
 
 class Accounts(Protocol):
-    """`settle` hears of calls as they happen, before they are in the ledger."""
+    """`settle` hears of calls as they happen or are read again, before they are in the ledger; it counts each once."""
 
     def settle(self, call: ModelCall) -> None: ...
 
@@ -233,8 +233,11 @@ class Collector:
         self._report(BackFilled(self._gateway_id, len(keys), time.monotonic() - began))
 
     async def _read(self, key: str, since: float) -> None:
+        """What is new to the ledger counts when it is there; what is young may be in it already, and not have been counted."""
         async for calls in self._ports.transcripts.calls(key, since):
             self._ports.writer.add(calls)
+            for call in calls:
+                self._ports.accounts.settle(call)
 
     def _take(self, key: str, said: Reported | Unfinished) -> None:
         """What was heard as it happened counts at once; the ledger has it a moment later."""

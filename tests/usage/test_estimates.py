@@ -95,10 +95,8 @@ async def test_somebody_else_had_one(database: Database) -> None:
     """How long a prompt is at least is known by then; whose model it was is nobody else's business."""
     await database.put_environment(environment("alice"))
     estimates = Estimates("main", Ledger(database), 15_000)
-    for number, more in enumerate(
-        ({}, {"tokens": Tokens(90, 5)}, {"tokens": Tokens(9), "session_key": "agent:u-bob:subagent:1"})
-    ):
-        estimates.saw(call(f"b{number}", **({"session_key": "agent:u-bob:main"} | more)))
+    for tokens, rest in ((Tokens(100, 9), "main"), (Tokens(90, 5), "main"), (Tokens(9), "subagent:1")):
+        estimates.saw(call("b", tokens=tokens, session_key=f"agent:u-bob:{rest}"))
     found = await of(estimates, stopped("m2", 4))
     assert found is not None
     assert (found.tokens, found.provider, found.model) == (Tokens(input=90, output=1), "", "")
