@@ -41,6 +41,7 @@ class Status:
             "gateway": None,
             "isolation": None,
             "policy": None,
+            "usage": None,
             "sidecar": {"version": __version__},
         }
         if environment is None:
@@ -55,4 +56,5 @@ class Status:
             "gateway": {"id": environment.gateway_id, "ready": standing.ready, "why": standing.why},
             "isolation": level if standing.level is not None else None,
             "policy": {"gatewayVersion": standing.version, "covered": standing.covered, "runs": standing.runs},
+            "usage": {"unmetered": standing.unmetered},
         }

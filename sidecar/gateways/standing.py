@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ class Standing:
     """None while it is not known: the user's agent, or the gateway's configuration, was not seen yet."""
 
     weakened_by: tuple[str, ...]
+    unmetered: tuple[str, ...]
+    """Calls of a model for the user that no transcript shows, so that nobody counts them."""
 
 
 def standing_of(admin: AdminConnection, agent_id: str, *, closed: bool) -> Standing:
@@ -55,7 +57,17 @@ def standing_of(admin: AdminConnection, agent_id: str, *, closed: bool) -> Stand
         runs=admin.state is State.READY,
         level=level_of(facts) if facts else None,
         weakened_by=tuple(weaknesses(facts)) if facts else (),
+        unmetered=tuple(_unmetered(admin.seen.effective, agent_id)) if admin.seen else (),
     )
+
+
+def _unmetered(config: Mapping[str, Any], agent_id: str) -> Iterator[str]:
+    """2026.9.6, 2026.8.2."""
+    defaults, entry = _table(config, "agents", "defaults"), _table(config, "agents", "entries", agent_id)
+    if _table(defaults, "compaction").get("enabled") is not False:
+        yield "compaction of long sessions"
+    if isinstance(entry.get("utilityModel", defaults.get("utilityModel")), str):
+        yield "titles and recaps, by a utility model"
 
 
 def _facts(admin: AdminConnection, agent_id: str, *, closed: bool) -> AgentFacts | None:

@@ -97,6 +97,7 @@ async def test_who_was_never_here_is_told_that(standing: Standing) -> None:
         "gateway": None,
         "isolation": None,
         "policy": None,
+        "usage": None,
         "sidecar": {"version": sidecar.__version__},
     }
     assert standing.stub.of("u-nemo") == []
@@ -113,6 +114,7 @@ async def test_a_user_is_told_of_themselves(standing: Standing) -> None:
         "gateway": {"id": "main", "ready": True, "why": ""},
         "isolation": {"level": "workspace", "weakenedBy": [ONE_PROCESS]},
         "policy": {"gatewayVersion": "2026.9.6", "covered": True, "runs": True},
+        "usage": {"unmetered": ["compaction of long sessions"]},
         "sidecar": {"version": sidecar.__version__},
     }
     text = json.dumps(said)

@@ -53,7 +53,24 @@ def test_a_closed_agent_on_a_closed_gateway() -> None:
         runs=True,
         level=Level.WORKSPACE,
         weakened_by=("All agents of this gateway run in one process, as one user of its host.",),
+        unmetered=(COMPACTION,),
     )
+
+
+COMPACTION, TITLES = "compaction of long sessions", "titles and recaps, by a utility model"
+
+
+@pytest.mark.parametrize(
+    ("over", "unmetered"),
+    [
+        ({"agents": {"defaults": {"compaction": {"enabled": False}}}}, ()),
+        ({"agents": {"defaults": {"utilityModel": "small"}}}, (COMPACTION, TITLES)),
+        (agent(utilityModel="small"), (COMPACTION, TITLES)),
+        ({"agents": {"defaults": {"utilityModel": "small"}, **agent(utilityModel=False)["agents"]}}, (COMPACTION,)),
+    ],
+)
+def test_what_nobody_counts(over: dict[str, Any], unmetered: tuple[str, ...]) -> None:
+    assert seen(over).unmetered == unmetered
 
 
 @pytest.mark.parametrize(
@@ -118,5 +135,12 @@ def test_versions() -> None:
 def test_before_the_first_look() -> None:
     admin = AdminConnection(GATEWAY, shipped_tables(), lambda _: None, lambda _: None)
     assert standing_of(admin, "u-ann", closed=True) == Standing(
-        ready=False, why=SAYS[State.AWAY], version="", covered=False, runs=False, level=None, weakened_by=()
+        ready=False,
+        why=SAYS[State.AWAY],
+        version="",
+        covered=False,
+        runs=False,
+        level=None,
+        weakened_by=(),
+        unmetered=(),
     )
