@@ -130,8 +130,9 @@ async def serving(
         redis = await stack.enter_async_context(RedisStore(RedisOptions(redis_url), report_engine))
         telemetry.start(database)
         stack.push_async_callback(telemetry.stop)
-        writer = await _writer(settings, database, telemetry, clock, stack)
-        stores = Stores(database, redis, Ledger(database), writer, QuotaBook(database))
+        ledger = Ledger(database)
+        writer = await _writer(settings, ledger, telemetry, clock, stack)
+        stores = Stores(database, redis, ledger, writer, QuotaBook(database))
         await _webhook(settings, stores, telemetry, clock, stack)
         verifier = await _verifier(settings, clock, telemetry, stack)
         doors = {
@@ -195,13 +196,13 @@ async def _webhook(
 
 async def _writer(
     settings: Settings,
-    database: Database,
+    ledger: Ledger,
     telemetry: Telemetry,
     clock: Callable[[], float],
     stack: contextlib.AsyncExitStack,
 ) -> Writer:
     """The way into the ledger, and the months of the ledger itself."""
-    ledger, usage = Ledger(database), settings.usage
+    usage = settings.usage
     spool = stack.enter_context(Spool(settings.storage.data_dir / "spool", usage.spool_max_mb * 1_000_000))
     writer = Writer(ledger, spool, telemetry.report)
     await _kept(stack, writer.run, telemetry)

@@ -20,7 +20,7 @@ from sidecar.api.bearer import answer, text
 from sidecar.domain.alerts import Alert
 from sidecar.domain.principal import Principal
 from sidecar.domain.quota import Figures, Limits, QuotaType
-from sidecar.domain.usage import GROUPS, UsageQuery, UsageSum
+from sidecar.domain.usage import GROUPS, UsageQuery, UsageSum, spreadsheet
 from sidecar.errors import BadQuery, MethodRefused
 from sidecar.quota.windows import day_at, month_at
 
@@ -109,13 +109,7 @@ class Reports:
         """The same for a spreadsheet."""
         query, first, last = self._query(principal, request)
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\r\n")
-        writer.writerow([query.by, "calls", "estimated", *_COUNTS, "cost_usd"])
-        for one in await self._summed(query):
-            row = _sum(query.by, one)
-            writer.writerow(
-                [_cell(one.group), row["calls"], row["estimated"], *(row[name] for name in _COUNTS), row["costUsd"]]
-            )
+        csv.writer(out, lineterminator="\r\n").writerows(spreadsheet(query.by, await self._summed(query)))
         return text(out.getvalue(), "text/csv", f"usage-{first}-{last}.csv")
 
     async def alerts(self, principal: Principal, request: web.Request) -> web.Response:
@@ -228,12 +222,6 @@ def _alert(one: Alert) -> dict[str, Any]:
         "resolvedBy": one.resolved_by or None,
         "resolutionNote": one.resolution_note or None,
     }
-
-
-def _cell(name: str) -> str:
-    """A name that would be a formula in a spreadsheet stands behind an apostrophe."""
-    plain = "".join(one if one.isprintable() else " " for one in name)
-    return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
 
 
 def _day(given: str, otherwise: date) -> date:

@@ -12,13 +12,12 @@ from decimal import Decimal
 
 from sidecar import settings
 from sidecar.cli.plain import json_line, plain
-from sidecar.domain.usage import Tokens, UsageQuery, UsageSum
+from sidecar.domain.usage import SUM_COLUMNS, Tokens, UsageQuery, UsageSum, spreadsheet
 from sidecar.storage.engines.running import running_database_url
 from sidecar.storage.ledger import Ledger
 from sidecar.storage.postgres import Database, DatabaseOptions
 
 Show = Callable[[str, Sequence[UsageSum]], None]
-HEAD = ("calls", "estimated", "input", "output", "cache_read", "cache_write", "total", "cost_usd")
 
 
 async def report(storage: settings.Storage, query: UsageQuery, show: Show) -> None:
@@ -31,7 +30,7 @@ async def report(storage: settings.Storage, query: UsageQuery, show: Show) -> No
 def show_lines(by: str, sums: Sequence[UsageSum]) -> None:
     """A table with a last line for all."""
     width = max([len(by), len("all"), *(len(plain(one.group)) for one in sums)])
-    print(f"{by:<{width}}" + "".join(f"{name:>13}" for name in HEAD))
+    print(f"{by:<{width}}" + "".join(f"{name:>13}" for name in SUM_COLUMNS))
     for name, one in [*((plain(one.group), one) for one in sums), ("all", _all(sums))]:
         calls = f"{one.calls:>13,}{one.estimated:>13,}"
         print(f"{name:<{width}}{calls}" + "".join(f"{count:>13,}" for count in _counts(one)) + f"{one.cost_usd:>13.6f}")
@@ -39,19 +38,13 @@ def show_lines(by: str, sums: Sequence[UsageSum]) -> None:
 
 
 def show_csv(by: str, sums: Sequence[UsageSum]) -> None:
-    """For a spreadsheet: a name that would be a formula there stands behind an apostrophe."""
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow([by, *HEAD])
-    for one in sums:
-        name = plain(one.group)
-        safe = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
-        rows.writerow([safe, one.calls, one.estimated, *_counts(one), f"{one.cost_usd:f}"])
+    csv.writer(sys.stdout, lineterminator="\n").writerows(spreadsheet(by, sums))
     sys.stdout.flush()
 
 
 def show_json(by: str, sums: Sequence[UsageSum]) -> None:
     for one in sums:
-        counts = dict(zip(HEAD[2:7], _counts(one), strict=True))
+        counts = dict(zip(SUM_COLUMNS[2:7], _counts(one), strict=True))
         print(
             json_line(
                 {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -115,6 +115,9 @@ class UsageQuery:
     """In which days and months begin."""
 
 
+SUM_COLUMNS = ("calls", "estimated", "input", "output", "cache_read", "cache_write", "total", "cost_usd")
+
+
 @dataclass(frozen=True, slots=True)
 class UsageSum:
     """Model calls of one group, added up."""
@@ -128,3 +131,17 @@ class UsageSum:
 
     tokens: Tokens
     cost_usd: Decimal
+
+
+def spreadsheet(by: str, sums: Iterable[UsageSum]) -> Iterator[list[object]]:
+    """The lines of a CSV file, its head first. A name that would be a formula there stands behind an apostrophe."""
+    yield [by, *SUM_COLUMNS]
+    for one in sums:
+        tokens = one.tokens
+        counts = (tokens.input, tokens.output, tokens.cache_read, tokens.cache_write, tokens.total)
+        yield [_cell(one.group), one.calls, one.estimated, *counts, f"{one.cost_usd:f}"]
+
+
+def _cell(name: str) -> str:
+    plain = "".join(one if one.isprintable() else " " for one in name)
+    return f"'{plain}" if plain.lstrip().startswith(("=", "+", "-", "@")) else plain

@@ -149,10 +149,6 @@ class Accounts:
             await self._built(slug)
         raise StorageAway("what you have used could not be read from the ledger in time")
 
-    def forget_limits(self, slug: str) -> None:
-        """They were changed."""
-        self._known.pop(slug, None)
-
     def _ask(self, slug: str, place: str, run_id: str, session_key: str, ttl_ms: int, limits: Limits) -> Ask:
         now, zone = self._clock(), self.options.zone
         return Ask(

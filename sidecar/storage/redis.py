@@ -104,9 +104,7 @@ class RedisStore:
         return int(await self._script(_RELEASE_DEAD_RUNS, runs_key(user_id), gateway_id, ends_ms, *members))
 
     async def renew_runs(self, user_id: str, gateway_id: str, run_ids: Iterable[str], ttl_ms: int, now_ms: int) -> int:
-        """Let live runs live `ttl_ms` from now; how many of them there were. Ended ones stay ended:
-        `admit_run` again.
-        """
+        """Let live runs live `ttl_ms` from now; how many of them there were. Ended ones stay ended."""
         members = [member(gateway_id, run_id) for run_id in run_ids]
         return int(await self._script(_RENEW_RUNS, runs_key(user_id), ttl_ms, now_ms, *members)) if members else 0
 

@@ -107,10 +107,6 @@ class Collector:
 
         self.endings = Endings(ports.transcripts, ports.open_runs, ports.writer, self._add)
 
-    @property
-    def leads(self) -> bool:
-        return self._leads
-
     async def metered(self) -> bool:
         """Does somebody collect here, or did so `METERED_MS` ago? Raises StorageAway."""
         now = time.monotonic()

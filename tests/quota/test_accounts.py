@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sidecar.domain.quota import Amount, Figures, Limits, QuotaType
 from sidecar.domain.usage import ModelCall, Source, Tokens
 from sidecar.errors import QuotaExceeded, StorageAway
-from sidecar.quota.accounts import FRESH_SECONDS, Accounts
+from sidecar.quota.accounts import FRESH_SECONDS, LIMITS_SECONDS, Accounts
 from sidecar.quota.options import OnFailure, Rule
 from sidecar.storage.ledger import Ledger
 from sidecar.storage.postgres import Database, DatabaseOptions
@@ -154,11 +154,12 @@ def midnight() -> float:
 
 
 async def test_own_limits_and_roles(store: RedisStore, alices: Database) -> None:
-    accounts, book = accounts_of(store, {TOKENS: 100}, database=alices), QuotaBook(alices)
+    now, book = [time.time()], QuotaBook(alices)
+    accounts = accounts_of(store, {TOKENS: 100}, database=alices, clock=lambda: now[0])
     await book.set_limit("example|alice", TOKENS, Decimal(7))
     assert (await accounts.figures(ALICE))[1].of(TOKENS) == 7
     await book.set_limit("example|alice", TOKENS, None)
-    accounts.forget_limits(ALICE)
+    now[0] += LIMITS_SECONDS
     assert (await accounts.figures(ALICE))[1].of(TOKENS) == 100
 
 

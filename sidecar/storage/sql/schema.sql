@@ -89,7 +89,7 @@ create table token_usage_logs (
     primary key (gateway_id, call_id, "timestamp")
 ) partition by range ("timestamp");
 comment on table token_usage_logs is 'Usage: a row for each model call. A partition for each month, in UTC.';
-comment on column token_usage_logs.call_id is 'The message id of the gateway''s transcript; of an estimate run:<run id>.';
+comment on column token_usage_logs.call_id is 'The id of its message in the transcript; after:<the last> where it has none.';
 comment on column token_usage_logs.request_id is 'The run; empty where the gateway names none.';
 comment on column token_usage_logs.tokens_input is 'Without those from the cache.';
 comment on column token_usage_logs."timestamp" is 'When the gateway wrote the message, by its clock.';

@@ -37,7 +37,7 @@ _STATEMENTS = (
     comment on table token_usage_logs is 'Usage: a row for each model call. A partition for each month, in UTC.'
     """,
     """
-    comment on column token_usage_logs.call_id is 'The message id of the gateway''s transcript; of an estimate run:<run id>.'
+    comment on column token_usage_logs.call_id is 'The id of its message in the transcript; after:<the last> where it has none.'
     """,
     """
     comment on column token_usage_logs.request_id is 'The run; empty where the gateway names none.'
