@@ -15,6 +15,7 @@ from sidecar.cli.plain import plain
 from sidecar.doctor.gather import admin_of
 from sidecar.domain.usage import ModelCall, Source
 from sidecar.gateways.options import GatewayOptions
+from sidecar.gateways.unmetered import WAYS
 from sidecar.options import gateway_options, prices, quota_options
 from sidecar.quota.accounts import Accounts
 from sidecar.quota.windows import day_at, month_at
@@ -30,9 +31,7 @@ from sidecar.usage.estimates import Estimates
 from sidecar.usage.prices import Prices
 from sidecar.usage.transcripts import Transcripts
 
-NOT_COUNTED = (
-    "not counted, as no transcript shows it: compactions, a utility model's calls, answers stopped before a word"
-)
+NOT_COUNTED = f"not counted, where a gateway does it, as no transcript shows it: {', '.join(way.what for way in WAYS)}"
 
 
 @dataclass(slots=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sidecar.doctor.agents import known_agents
 from sidecar.doctor.findings import Finding, Mend, listed, note, ok, setting, sidecar, warning
 from sidecar.doctor.reading import Expected, GatewaySeen
-from sidecar.doctor.shape import member, table
+from sidecar.doctor.shape import member
+from sidecar.gateways.unmetered import unmetered
 
 _LANE = "agents.defaults.maxConcurrent"
 
 
 def load(expected: Expected, seen: GatewaySeen) -> list[Finding]:
     """What one gateway's users share."""
-    return [_lane(expected, seen), *_unmetered(seen)]
+    return [_lane(expected, seen), _unmetered(seen)]
 
 
 def _lane(expected: Expected, seen: GatewaySeen) -> Finding:
@@ -42,21 +41,11 @@ def _lane(expected: Expected, seen: GatewaySeen) -> Finding:
     return note("load.lane", f"{says} While more than {lane} run, the next ones wait.{narrow}", *mends)
 
 
-def _unmetered(seen: GatewaySeen) -> Iterator[Finding]:
+def _unmetered(seen: GatewaySeen) -> Finding:
     """Calls of a model that no transcript shows."""
-    calls = []
-    if member(seen.effective, "agents.defaults.compaction.enabled") is not False:
-        calls.append("compaction of long sessions")
-    small = member(seen.effective, "agents.defaults.utilityModel")
-    entries = table(seen.effective, "agents.entries")
-    own = [name for name in entries if isinstance(member(entries, f"{name}.utilityModel"), str)]
-    if isinstance(small, str) or own:
-        whose = f"agents.defaults.utilityModel, {small}" if isinstance(small, str) else f"utilityModel of {listed(own)}"
-        calls.append(f"titles and recaps ({whose})")
-    if calls:
-        yield note(
-            "load.unmetered",
-            f"No transcript shows these calls of the model, so nobody can count them: {listed(calls)}.",
-        )
-    else:
-        yield ok("load.unmetered", "Every call of the model is in a transcript.")
+    ways = list(unmetered(seen.effective))
+    return note(
+        "load.unmetered",
+        f"No transcript shows these calls of a model, so nobody can count them: {listed((way.what for way in ways), len(ways))}.",
+        *(setting(way.setting, way.off) for way in ways if way.setting),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from sidecar.gateways.admin import AdminConnection, State
 from sidecar.gateways.configuration import open_settings
 from sidecar.gateways.options import GatewayOptions
 from sidecar.gateways.shared import shared_settings
+from sidecar.gateways.unmetered import unmetered
 
 SAYS: Mapping[State, str] = {
     State.AWAY: "the gateway does not answer",
@@ -57,17 +58,8 @@ def standing_of(admin: AdminConnection, agent_id: str, *, closed: bool) -> Stand
         runs=admin.state is State.READY,
         level=level_of(facts) if facts else None,
         weakened_by=tuple(weaknesses(facts)) if facts else (),
-        unmetered=tuple(_unmetered(admin.seen.effective, agent_id)) if admin.seen else (),
+        unmetered=tuple(way.what for way in unmetered(admin.seen.effective)) if admin.seen else (),
     )
-
-
-def _unmetered(config: Mapping[str, Any], agent_id: str) -> Iterator[str]:
-    """2026.9.6, 2026.8.2."""
-    defaults, entry = _table(config, "agents", "defaults"), _table(config, "agents", "entries", agent_id)
-    if _table(defaults, "compaction").get("enabled") is not False:
-        yield "compaction of long sessions"
-    if isinstance(entry.get("utilityModel", defaults.get("utilityModel")), str):
-        yield "titles and recaps, by a utility model"
 
 
 def _facts(admin: AdminConnection, agent_id: str, *, closed: bool) -> AgentFacts | None:

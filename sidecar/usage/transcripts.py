@@ -102,7 +102,7 @@ class Transcripts:
             except RequestRefused:  # it is gone, or no session that has one
                 return
             yield [call for said in found if (call := await self._of(key, said)) is not None]
-            if following is None or any(0 < usage.written_at(message) < since for message in messages):
+            if following <= offset or any(0 < usage.written_at(message) < since for message in messages):
                 return
             offset = following
 
@@ -126,8 +126,8 @@ class Transcripts:
             return None
         return usage.unanswered(messages, run.run_id, run.began_at)
 
-    async def _page(self, key: str, offset: int, since: float) -> tuple[list[Mapping[str, Any]], int | None]:
-        """Messages with their texts cut, in their order, and where the page before them begins, if there is one.
+    async def _page(self, key: str, offset: int, since: float) -> tuple[list[Mapping[str, Any]], int]:
+        """Messages with their texts cut, in their order, and the offset of the page before them; 0 where there is none.
 
         Those that the gateway shows to nobody are among them, as far as they were written since.
         """
@@ -140,7 +140,7 @@ class Transcripts:
             found = {at: message for message in whole if (at := usage.place(message)) in missing}
             messages = [message for message in messages if usage.place(message) not in found]
             messages = sorted([*messages, *found.values()], key=usage.place)
-        return messages, following or None
+        return messages, following
 
     async def _history(self, key: str, offset: int, chars: int) -> Any:
         where = {"sessionKey": key, "limit": PAGE, "offset": offset, "maxChars": chars}

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 import sidecar
+from sidecar.gateways.unmetered import WAYS
 from tests.stack.gateway import SESSION_TOOLS
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.raw import RawClient
@@ -114,7 +115,7 @@ async def test_a_user_is_told_of_themselves(standing: Standing) -> None:
         "gateway": {"id": "main", "ready": True, "why": ""},
         "isolation": {"level": "workspace", "weakenedBy": [ONE_PROCESS]},
         "policy": {"gatewayVersion": "2026.9.6", "covered": True, "runs": True},
-        "usage": {"unmetered": ["compaction of long sessions"]},
+        "usage": {"unmetered": [way.what for way in WAYS]},
         "sidecar": {"version": sidecar.__version__},
     }
     text = json.dumps(said)

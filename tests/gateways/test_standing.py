@@ -13,6 +13,7 @@ from sidecar.gateways.admin import AdminConnection, Configuration, State
 from sidecar.gateways.configuration import AgentOptions, closed_agent
 from sidecar.gateways.options import GatewayOptions
 from sidecar.gateways.standing import SAYS, Standing, standing_of
+from sidecar.gateways.unmetered import WAYS, Unmetered
 from sidecar.policy.versions import choose
 from tests.stack.gateway import merge
 
@@ -53,24 +54,24 @@ def test_a_closed_agent_on_a_closed_gateway() -> None:
         runs=True,
         level=Level.WORKSPACE,
         weakened_by=("All agents of this gateway run in one process, as one user of its host.",),
-        unmetered=(COMPACTION,),
+        unmetered=tuple(way.what for way in WAYS),
     )
 
 
-COMPACTION, TITLES = "compaction of long sessions", "titles and recaps, by a utility model"
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.setting or way.what)
+def test_what_nobody_counts_until_it_is_turned_off(way: Unmetered) -> None:
+    off: Any = way.off
+    for name in reversed(way.setting.split(".")):
+        off = {name: off}
+    assert (way.what in seen(off if way.setting else None).unmetered) is not bool(way.setting)
+    assert way.what in seen({"agents": None}).unmetered
 
 
-@pytest.mark.parametrize(
-    ("over", "unmetered"),
-    [
-        ({"agents": {"defaults": {"compaction": {"enabled": False}}}}, ()),
-        ({"agents": {"defaults": {"utilityModel": "small"}}}, (COMPACTION, TITLES)),
-        (agent(utilityModel="small"), (COMPACTION, TITLES)),
-        ({"agents": {"defaults": {"utilityModel": "small"}, **agent(utilityModel=False)["agents"]}}, (COMPACTION,)),
-    ],
-)
-def test_what_nobody_counts(over: dict[str, Any], unmetered: tuple[str, ...]) -> None:
-    assert seen(over).unmetered == unmetered
+def test_an_agent_that_has_a_word_of_its_own_for_it() -> None:
+    recaps = "recaps of sessions"
+    off = {"agents": {"defaults": {"utilityModel": ""}}}
+    assert recaps not in seen(merge(off, agent(utilityModel=""))).unmetered
+    assert recaps in seen(merge(off, agent(utilityModel="fake/small"))).unmetered
 
 
 @pytest.mark.parametrize(

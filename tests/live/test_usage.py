@@ -323,6 +323,20 @@ async def test_an_answer_that_is_stopped_before_its_first_word(metered: House) -
     assert 0.8 * prompt < estimate["tokens_total"] < 1.2 * prompt
 
 
+@pytest.mark.parametrize("message", ["[[wait 20000]] hello", "[[long 200]][[slow 200 100]]"])
+async def test_a_turn_whose_time_is_up(metered: House, message: str) -> None:
+    """Whoever sends it says how long it may take; it is no way to have a prompt read for nothing."""
+    login, agent = new_login()
+    async with metered.client(login) as alice:
+        await alice.chat("main", "hello")
+        run = chat("main", message) | {"timeoutMs": 4000}
+        await alice.request("chat.send", run)
+        await alice.wait_for(is_end_of(run["idempotencyKey"]), timeout=PATIENCE_S)
+    [estimate] = await broken_off(metered, agent)
+    prompt = next(call.prompt for call in reversed(metered.model.calls) if call.turn.agent == agent)
+    assert 0.8 * prompt < estimate["tokens_total"] < 1.2 * prompt
+
+
 async def stopped_unseen(house: House) -> tuple[str, asyncpg.Record]:
     """An answer is stopped half way while the sidecar is dead: the user's agent, and the estimate that is there afterwards."""
     login, agent = new_login()
