@@ -26,7 +26,7 @@ from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import Call, EchoModel
 
 USERS = 10
-RUNS = int(os.environ.get("EXACT_RUNS", "40"))
+RUNS = int(os.environ.get("EXACT_RUNS", "32"))
 KILLS = int(os.environ.get("EXACT_KILLS", "3"))
 SEED = os.environ.get("EXACT_SEED") or str(random.SystemRandom().randrange(10**9))
 WHOLE = RUNS >= 300

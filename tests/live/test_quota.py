@@ -163,7 +163,7 @@ def spawn(client: RawClient, task: str, label: str) -> str:
     return f"[[tool tool_call {json.dumps({'id': 'sessions_spawn', 'args': arguments})}]]"
 
 
-@pytest.mark.parametrize("begin", [queued, steered, sub_agents])
+@pytest.mark.parametrize("begin", [queued, sub_agents, pytest.param(steered, marks=pytest.mark.deep)])
 async def test_whatever_runs_takes_one_call_past_the_limit_at_most(
     metered: House, begin: Callable[[RawClient], Awaitable[None]]
 ) -> None:

@@ -374,8 +374,7 @@ async def test_nothing_that_one_left_is_put_into_the_others_prompt(
         await alice.chat(key, "hello")
     await alice.request("sessions.reset", {"key": "main"})
     await alice.chat("main", "hello again")
-    with pytest.raises(RequestError, match="PLACEHOLDER"):
-        await alice.chat("main", "/reset soft and tell", timeout=10)
+    await alice.chat("main", "/reset soft and tell")
     said = prompts(shared, "helpdesk")
     assert "hello again" in said
     assert [place for place, word in left.items() if word in said] == []

@@ -68,6 +68,7 @@ async def test_a_trusted_proxy_gateway_refuses_strangers(gateway: Gateway) -> No
             pass
 
 
+@pytest.mark.deep
 async def test_what_the_model_serves_is_what_the_transcript_says(gateway: Gateway, model: EchoModel) -> None:
     name = f"u-{uuid.uuid4().hex[:8]}"
     async with admin_of(gateway) as admin:
@@ -86,6 +87,7 @@ async def test_what_the_model_serves_is_what_the_transcript_says(gateway: Gatewa
     assert model.calls[-1].bearer == "fake-key"
 
 
+@pytest.mark.deep
 async def test_tools_run_and_the_model_tells_what_they_returned(gateway: Gateway) -> None:
     mark = uuid.uuid4().hex
     write = json.dumps({"path": f"{mark}.txt", "content": f"kept {mark}"})
@@ -240,6 +242,7 @@ async def test_the_gateway_client(gateway: Gateway, tmp_path: Path) -> None:
         assert [told["state"] for told in client.states if told["state"] == "hello"] == ["hello"] * 2
 
 
+@pytest.mark.deep
 async def test_the_gateway_client_that_is_refused(token_gateway: Gateway, tmp_path: Path) -> None:
     async with GatewayClient(tmp_path / "client") as client:
         with pytest.raises(CommandError) as refused:

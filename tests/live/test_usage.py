@@ -20,8 +20,7 @@ from tests.live.conftest import House
 from tests.stack.gateway import Gateway, GatewayOptions
 from tests.stack.identity_provider import IdentityProvider
 from tests.stack.model import EchoModel
-from tests.stack.proc import eventually
-from tests.stack.raw import RawClient, RequestError, is_end_of, text_of
+from tests.stack.raw import Frame, RawClient, RequestError, is_end_of, text_of
 from tests.stack.sidecar import Sidecar, SidecarOptions
 
 pytestmark = pytest.mark.live
@@ -345,8 +344,13 @@ async def stopped_unseen(house: House) -> tuple[str, asyncpg.Record]:
         await house.sidecar.kill()
         key = f"agent:{agent}:main"
         run = (await admin.request("chat.send", chat(key, "[[long 200]][[slow 100 40]]")))["runId"]
-        await until_asked(house, agent, 2)
-        await eventually(lambda: said_last(house, agent) > 30)
+
+        def has_said_much(frame: Frame) -> bool:
+            payload = frame.get("payload") or {}
+            of_run = frame.get("event") == "chat" and payload.get("runId") == run
+            return of_run and len(text_of(payload.get("message") or {}).split()) > 30
+
+        await admin.wait_for(has_said_much, timeout=PATIENCE_S)
         await admin.request("chat.abort", {"sessionKey": key, "runId": run})
     await house.sidecar.start()
     [estimate] = await broken_off(house, agent)

@@ -565,7 +565,7 @@ async def test_what_was_heard_in_a_long_outage_is_told_afterwards(store: RedisSt
     async with RedisStore(RedisOptions(f"redis://127.0.0.1:{free_port()}")) as away:
         runs = runs_of(store, limit=1)
         runs._store = away
-        for number in range(12_000):
+        for number in range(7_500):
             runs.started(BOB, an_id(f"b{number}"))
             runs.ended(BOB, an_id(f"b{number}"))
         runs.started(ALICE, an_id("lives"))
