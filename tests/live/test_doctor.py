@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from sidecar.doctor.attachable import SCRATCH
+from sidecar.gateways.unmetered import WAYS
 from tests.live.conftest import House
 from tests.live.own_house import own_house
 from tests.stack.gateway import Gateway, GatewayOptions, merge
@@ -103,8 +104,17 @@ def _toml(document: Mapping[str, Any]) -> str:
 async def well(
     model: EchoModel, identity_provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[House]:
-    """A gateway, and a sidecar that runs in front of it; two people have been here."""
-    async with own_house(tmp_path_factory.mktemp("well"), model, identity_provider) as house:
+    """A gateway, and a sidecar that runs in front of it; two people have been here.
+
+    Its operator turned off what leaves nothing in a transcript, by the settings that the doctor names.
+    """
+    off: dict[str, Any] = {}
+    for way in WAYS:
+        change: Any = way.off
+        for name in reversed(way.setting.split(".") if way.setting else ()):
+            change = {name: change}
+        off = merge(off, change) if way.setting else off
+    async with own_house(tmp_path_factory.mktemp("well"), model, identity_provider, extra=off) as house:
         for name in ("alice", "bob"):
             async with house.client(name) as client:
                 assert (await client.chat("main", "hello")).endswith("hello")
@@ -152,6 +162,7 @@ async def test_a_good_house_beside_its_running_sidecar(well: House) -> None:
         *("agents.session-tools", "agents.closed", "agents.offered", "agents.exec", "isolation"),
     }
     assert "2 users' agents" in told.found("agents.closed")["says"]
+    assert told.found("load.unmetered")["says"].endswith(": compactions of long sessions, titles of sessions.")
     engines = [one["says"] for one in told.document["findings"] if one["id"] == "engine"]
     assert len([says for says in engines if "held by a running sidecar" in says]) == 2
     assert str(well.sidecar.pid) in told.found("folder")["says"]
@@ -236,7 +247,7 @@ async def test_each_weakness_of_a_real_gateway_is_named_with_the_lines_that_mend
             "{ tools: { agentToAgent: { enabled: false } } }",
             '{ tools: { sessions: { visibility: "self" } } }',
         ]
-        assert "fake/fake-1" in told.found("load.unmetered")["says"]
+        assert "recaps of sessions" in told.found("load.unmetered")["says"]
     assert (await doctor(well.sidecar.config_path)).code == 0
 
 
