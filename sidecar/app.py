@@ -74,7 +74,6 @@ class App:
     metrics_url: str
     house: House
     telemetry: Telemetry
-    engines: EmbeddedEngines
     doors: dict[str, Door]
 
 
@@ -112,34 +111,15 @@ async def serving(
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry(clock)
         asyncio.get_running_loop().set_exception_handler(telemetry.on_loop_exception)
-        report_engine = _engine_reporter(telemetry)
-        storage = settings.storage
-        seal = load_seal(storage.data_dir, storage.secret.get_secret_value())
-        engines = await stack.enter_async_context(
-            EmbeddedEngines(
-                storage.data_dir,
-                report_engine,
-                postgres=not storage.database_url.get_secret_value(),
-                redis=not storage.redis_url.get_secret_value(),
-            )
-        )
-        database_url = storage.database_url.get_secret_value() or engines.database_url
-        await migrate(database_url)
-        database = await stack.enter_async_context(Database(DatabaseOptions(database_url), report_engine))
-        redis_url = storage.redis_url.get_secret_value() or engines.redis_url
-        redis = await stack.enter_async_context(RedisStore(RedisOptions(redis_url), report_engine))
-        telemetry.start(database)
-        stack.push_async_callback(telemetry.stop)
-        ledger = Ledger(database)
-        writer = await _writer(settings, ledger, telemetry, clock, stack)
-        stores = Stores(database, redis, ledger, writer, QuotaBook(database))
+        seal = load_seal(settings.storage.data_dir, settings.storage.secret.get_secret_value())
+        stores = await _stores(settings, telemetry, clock, stack)
         await _webhook(settings, stores, telemetry, clock, stack)
         verifier = await _verifier(settings, clock, telemetry, stack)
         doors = {
             row.id: await _door(settings, row_options, policy, stores, telemetry, seal, clock, stack)
             for row, row_options in zip(settings.gateways, gateway_options(settings), strict=True)
         }
-        environments = _environments(settings, database, doors, clock)
+        environments = _environments(settings, stores.database, doors, clock)
         rooms = Rooms(verifier.verify, environments.ready, doors.__getitem__, telemetry.report)
         house = House(rooms, house_options(settings), telemetry.report, clock)
         health = Health(lambda: _checks(stores, verifier, doors))
@@ -153,7 +133,7 @@ async def serving(
             stack, settings.server.host, settings.server.metrics_port, operators_routes(telemetry, health)
         )
         try:
-            yield App(url, metrics_url, house, telemetry, engines, doors)
+            yield App(url, metrics_url, house, telemetry, doors)
         finally:
             health.draining = True
             await house.drain()
@@ -192,6 +172,27 @@ async def _webhook(
     if hook.url:
         secret = hook.secret.get_secret_value().encode()
         await _kept(stack, Webhook(hook.url, secret, stores.book, telemetry.report, clock).run, telemetry)
+
+
+async def _stores(
+    settings: Settings, telemetry: Telemetry, clock: Callable[[], float], stack: contextlib.AsyncExitStack
+) -> Stores:
+    """PostgreSQL and Redis, embedded where no address is set, and what stands on them. Raises EngineError."""
+    storage, report = settings.storage, _engine_reporter(telemetry)
+    database_url, redis_url = storage.database_url.get_secret_value(), storage.redis_url.get_secret_value()
+    engines = await stack.enter_async_context(
+        EmbeddedEngines(storage.data_dir, report, postgres=not database_url, redis=not redis_url)
+    )
+    database_url = database_url or engines.database_url
+    await migrate(database_url)
+    database = await stack.enter_async_context(Database(DatabaseOptions(database_url), report))
+    redis = await stack.enter_async_context(RedisStore(RedisOptions(redis_url or engines.redis_url), report))
+    telemetry.start(database)
+    stack.push_async_callback(telemetry.stop)
+    ledger = Ledger(database)
+    return Stores(
+        database, redis, ledger, await _writer(settings, ledger, telemetry, clock, stack), QuotaBook(database)
+    )
 
 
 async def _writer(
