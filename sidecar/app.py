@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import secrets
@@ -375,7 +376,7 @@ def _checks(stores: Stores, verifier: Verifier, doors: dict[str, Door]) -> list[
             for gateway_id, door in doors.items()
         ),
         *(
-            Check(f"quotas:{gateway_id}", accounts.why_blind, required=False)
+            Check(f"quotas:{gateway_id}", functools.partial(accounts.why_blind, stores.redis.ping), required=False)
             for gateway_id, accounts in stores.accounts.items()
         ),
     ]

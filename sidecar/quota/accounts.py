@@ -183,9 +183,10 @@ class Accounts:
         self._unmetered_since = 0.0
         return True
 
-    async def why_blind(self) -> str:
-        """Why nobody can say what is used, and what is done about it; empty where that is known."""
+    async def why_blind(self, ping: Callable[[], Awaitable[None]]) -> str:
+        """Why nobody can say what is used, and what is done about it; empty where that is known. `ping`: of Redis."""
         try:
+            await ping()  # whoever meters knows that they do without asking it
             if await self.metered():
                 return ""
             why = "model calls are not collected"

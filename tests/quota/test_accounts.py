@@ -261,6 +261,13 @@ async def switched(store: RedisStore, alices: Database) -> AsyncIterator[Callabl
         yield make
 
 
+async def test_why_nobody_can_tell_what_is_used(switched: Callable[..., Switched], store: RedisStore) -> None:
+    accounts = switched("open", daily_tokens=100).accounts
+    assert await accounts.why_blind(store.ping) == ""
+    async with RedisStore(RedisOptions(f"redis://127.0.0.1:{free_port()}")) as away:
+        assert (await accounts.why_blind(away.ping)).endswith("quotas are decided by on_redis_failure (open)")
+
+
 async def test_closed_nothing_starts(switched: Callable[..., Switched]) -> None:
     house = switched("closed", daily_tokens=100)
     await start(house.accounts, "r1")
